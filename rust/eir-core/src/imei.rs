@@ -1,0 +1,269 @@
+//! Equipment and subscriber identities as the node keys them (3GPP TS 23.003 clauses 2.2 and 6.2).
+//!
+//! The key of a device is 14 digits, TAC (8) and SNR (6). The 15th digit of an IMEI and the last two of an IMEISV say
+//! nothing about the device and are dropped. Check digits are verified only for what a person typed
+//! ([`Imei::from_person`]), never for what a network sent.
+
+use std::fmt;
+
+/// Number of SNRs in one TAC.
+pub const SNRS_PER_TAC: u64 = 1_000_000;
+/// Number of possible 14-digit keys.
+pub const IMEI_LIMIT: u64 = 100_000_000_000_000;
+/// Number of possible TACs.
+pub const TAC_LIMIT: u32 = 100_000_000;
+
+/// What was sent as an IMEI is none: not 14 to 16 decimal digits, or all zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed;
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not an IMEI: 14 to 16 decimal digits, not all zero")
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// What a person typed as an IMEI cannot be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mistyped {
+    /// Not 14 to 16 decimal digits, or all zero.
+    Malformed,
+    /// The 15th digit is neither the Luhn check digit nor 0; the digit it should be.
+    CheckDigit(u8),
+}
+
+impl fmt::Display for Mistyped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed => Malformed.fmt(f),
+            Self::CheckDigit(right) => write!(f, "the check digit is wrong (it should be {right}): mistyped?"),
+        }
+    }
+}
+
+impl std::error::Error for Mistyped {}
+
+/// A device's key: TAC and SNR, 14 decimal digits as a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Imei(u64);
+
+impl Imei {
+    /// The key of an IMEI (14 or 15 digits) or IMEISV (16 digits) in ASCII as signalling and list files carry it.
+    ///
+    /// # Errors
+    /// [`Malformed`] unless 14 to 16 decimal digits whose first 14 are not all zero.
+    #[inline]
+    pub fn from_digits(text: &[u8]) -> Result<Self, Malformed> {
+        if !(14..=16).contains(&text.len()) {
+            return Err(Malformed);
+        }
+        let mut key = 0u64;
+        let mut bad = 0u8;
+        for (at, byte) in text.iter().enumerate() {
+            let digit = byte.wrapping_sub(b'0');
+            bad |= u8::from(digit > 9);
+            if at < 14 {
+                key = key.wrapping_mul(10).wrapping_add(u64::from(digit));
+            }
+        }
+        if bad != 0 || key == 0 { Err(Malformed) } else { Ok(Self(key)) }
+    }
+
+    /// The key of what a person typed, whose 15th digit must be the check digit or 0.
+    ///
+    /// # Errors
+    /// [`Mistyped`], with the right check digit where that is what is wrong.
+    pub fn from_person(text: &str) -> Result<Self, Mistyped> {
+        let imei = Self::from_digits(text.as_bytes()).map_err(|Malformed| Mistyped::Malformed)?;
+        let right = imei.check_digit();
+        match (text.len(), text.as_bytes().get(14)) {
+            (15, Some(&typed)) if typed != b'0' && typed != b'0' + right => Err(Mistyped::CheckDigit(right)),
+            _ => Ok(imei),
+        }
+    }
+
+    /// The key as a number below 10^14; `None` for 0 and anything larger.
+    #[must_use]
+    pub fn from_number(key: u64) -> Option<Self> {
+        (key != 0 && key < IMEI_LIMIT).then_some(Self(key))
+    }
+
+    /// The key as a number below 10^14.
+    #[inline]
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// Type Allocation Code: the first eight digits.
+    #[inline]
+    #[must_use]
+    pub fn tac(self) -> u32 {
+        // Below 10^8 because the key is below 10^14.
+        (self.0 / SNRS_PER_TAC) as u32
+    }
+
+    /// Serial number: the last six digits of the key.
+    #[inline]
+    #[must_use]
+    pub fn snr(self) -> u32 {
+        (self.0 % SNRS_PER_TAC) as u32
+    }
+
+    /// The Luhn check digit (3GPP TS 23.003 annex B).
+    #[must_use]
+    pub fn check_digit(self) -> u8 {
+        let mut rest = self.0;
+        let mut sum = 0;
+        for place in 0..14 {
+            let digit = rest % 10;
+            rest /= 10;
+            let doubled = if place % 2 == 0 { digit * 2 } else { digit };
+            sum += doubled / 10 + doubled % 10;
+        }
+        ((10 - sum % 10) % 10) as u8
+    }
+}
+
+/// The 14 digits of the key.
+impl fmt::Display for Imei {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:014}", self.0)
+    }
+}
+
+/// A subscriber's IMSI: 6 to 15 digits, kept so that numbers of one length sort as their digits do.
+///
+/// The digits are padded on the right with zeros to 15 and the length is kept in the low four bits, so that a prefix,
+/// a range of IMSIs and the IMSI itself compare as numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Imsi(u64);
+
+impl Imsi {
+    /// An IMSI in ASCII digits as User-Name carries it (3GPP TS 29.272 clause 6.2.1.1); `None` unless 6 to 15 digits.
+    #[inline]
+    #[must_use]
+    pub fn from_digits(text: &[u8]) -> Option<Self> {
+        if !(6..=15).contains(&text.len()) {
+            return None;
+        }
+        let mut value = 0u64;
+        for byte in text {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                return None;
+            }
+            value = value * 10 + u64::from(digit);
+        }
+        for _ in text.len()..15 {
+            value *= 10;
+        }
+        Some(Self(value << 4 | text.len() as u64))
+    }
+
+    /// The inverse of [`Imsi::packed`]; `None` where the number is not one that it gives.
+    #[must_use]
+    pub fn from_packed(packed: u64) -> Option<Self> {
+        let (value, length) = (packed >> 4, (packed & 15) as u32);
+        let spare = 10u64.pow(15u32.checked_sub(length)?);
+        (length >= 6 && value < 10u64.pow(15) && value % spare == 0).then_some(Self(packed))
+    }
+
+    /// One number below 2^54 that stands for this IMSI in files and tables; never 0.
+    #[inline]
+    #[must_use]
+    pub fn packed(self) -> u64 {
+        self.0
+    }
+
+    /// The digits as a number, padded on the right with zeros to 15 digits.
+    #[inline]
+    #[must_use]
+    pub fn padded(self) -> u64 {
+        self.0 >> 4
+    }
+
+    /// Mobile Country Code: the first three digits.
+    #[inline]
+    #[must_use]
+    pub fn mcc(self) -> u16 {
+        (self.padded() / 1_000_000_000_000) as u16
+    }
+}
+
+/// Personal data: debug output shows that there is an IMSI, not which.
+impl fmt::Debug for Imsi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Imsi(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_imei_and_its_imeisv_have_one_key() {
+        let key = Imei::from_digits(b"35209900176148").unwrap();
+        assert_eq!(key.number(), 35_209_900_176_148);
+        for text in [&b"352099001761481"[..], b"352099001761480", b"3520990017614823"] {
+            assert_eq!(Imei::from_digits(text), Ok(key));
+        }
+        assert_eq!((key.tac(), key.snr()), (35_209_900, 176_148));
+        assert_eq!(key.to_string(), "35209900176148");
+    }
+
+    #[test]
+    fn what_is_no_imei_is_malformed() {
+        let cases: [&[u8]; 9] = [
+            b"",
+            b"1234567890123",
+            b"12345678901234567",
+            b"3520990017614a",
+            b"35209900176148x",
+            b"00000000000000",
+            b"000000000000001",
+            b" 5209900176148",
+            b"\xd9\xa3520990017614",
+        ];
+        for text in cases {
+            assert_eq!(Imei::from_digits(text), Err(Malformed), "{text:?}");
+        }
+        assert_eq!(Imei::from_digits(&[b'1'; 1000]), Err(Malformed));
+    }
+
+    #[test]
+    fn a_person_must_type_the_check_digit_or_zero() {
+        // The check digit of the worked example in 3GPP TS 23.003 annex B: 49015420323751 -> 8.
+        assert_eq!(Imei::from_number(49_015_420_323_751).unwrap().check_digit(), 8);
+        assert!(Imei::from_person("490154203237518").is_ok());
+        assert!(Imei::from_person("490154203237510").is_ok());
+        assert!(Imei::from_person("49015420323751").is_ok());
+        assert!(Imei::from_person("4901542032375199").is_ok());
+        assert_eq!(Imei::from_person("490154203237517"), Err(Mistyped::CheckDigit(8)));
+        assert_eq!(Imei::from_person("4901542032375"), Err(Mistyped::Malformed));
+    }
+
+    #[test]
+    fn an_imsi_keeps_leading_zeros_and_its_length() {
+        let imsi = Imsi::from_digits(b"001010123456789").unwrap();
+        assert_eq!(imsi.mcc(), 1);
+        assert_eq!(Imsi::from_packed(imsi.packed()), Some(imsi));
+        let short = Imsi::from_digits(b"00101012345678").unwrap();
+        assert_ne!(short, Imsi::from_digits(b"001010123456780").unwrap());
+        assert_eq!(short.padded(), 1_010_123_456_780);
+        assert_eq!(Imsi::from_digits(b"00101"), None);
+        assert_eq!(Imsi::from_digits(b"0010101234567890"), None);
+        assert_eq!(Imsi::from_digits(b"00101012345678x"), None);
+        assert_eq!(format!("{imsi:?}"), "Imsi(..)");
+    }
+
+    #[test]
+    fn only_numbers_that_an_imsi_packs_to_unpack() {
+        for packed in [0, 5, 15, u64::MAX, (10u64.pow(15) << 4) | 15, (1 << 4) | 6] {
+            assert_eq!(Imsi::from_packed(packed).is_some(), packed == 15, "{packed}");
+        }
+    }
+}

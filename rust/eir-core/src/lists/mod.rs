@@ -1,0 +1,45 @@
+//! The lists: what the national database and the operator say of devices.
+
+use std::fmt;
+
+/// One of the three national lists. The words are the same in files, metrics, logs and the CLI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum List {
+    /// Verified: use without limit.
+    White = 0,
+    /// Blocked.
+    Black = 1,
+    /// Temporary access, timed by the national database.
+    Grey = 2,
+}
+
+impl List {
+    /// `white`, `black` or `grey`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::White => "white",
+            Self::Black => "black",
+            Self::Grey => "grey",
+        }
+    }
+
+    /// The list of that name, in lower case.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::White, Self::Black, Self::Grey].into_iter().find(|list| list.name() == name)
+    }
+
+    /// The list of that number in files.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::White, Self::Black, Self::Grey].into_iter().find(|list| *list as u8 == number)
+    }
+}
+
+impl fmt::Display for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
