@@ -7,8 +7,10 @@
 //! A packet's way through this crate:
 //! `diameter::framing -> diameter::ecr -> verdict (policy, lists, grey table) -> diameter::eca`.
 
+pub mod grey;
 pub mod imei;
 pub mod lists;
+pub mod table;
 
 /// Seconds since 1970-01-01T00:00:00Z. Good until 2106; four bytes because there are millions of timers.
 pub type UnixTime = u32;
