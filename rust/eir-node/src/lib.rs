@@ -1,1 +1,9 @@
-//! The data plane.
+//! The data plane: sockets and threads around `eir_core`, and the load generator.
+//!
+//! [`node::Node`] is a running data plane. With the feature `python` this crate is the extension module `eir._core`.
+
+pub mod connection;
+pub mod events;
+pub mod journal_writer;
+pub mod node;
+pub mod stats;

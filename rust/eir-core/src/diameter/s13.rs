@@ -1,0 +1,212 @@
+//! The door of S13: whole messages in, answers out, and what a first attach brings with it.
+//!
+//! Called by a connection for each message of an open peer. It asks the verdict, writes the answer and, where the
+//! verdict starts something, has it recorded first: an answer whose record is not safe yet is held, and the caller
+//! comes back with [`Door::release`] when it is. It knows no sockets and waits for nothing.
+
+use super::avp::Avps;
+use super::eca::Answers;
+use super::ecr::Ecr;
+use super::framing::{ERROR, Header, REQUEST};
+use super::{COMMAND_DEVICE_WATCHDOG, COMMAND_ME_IDENTITY_CHECK};
+use crate::grey::{Refused, Timer};
+use crate::imei::Imei;
+use crate::journal::{Event, Journal, Progress};
+use crate::policy::Status;
+use crate::verdict::{Facts, Request, Rule, Verdict, verdict};
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// An ECA was written.
+    Answered(Answered),
+    /// The answer must wait: keep the message, and call [`Door::release`] with it when the hold is over.
+    Held(Hold),
+    /// A DWA was written.
+    Watchdog,
+    /// Not for the data plane; nothing was written.
+    Punt,
+}
+
+/// An answer that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// What was answered.
+    pub status: Status,
+    /// The rule that decided; `None` for a request that has only a 3GPP2-MEID, which no list knows.
+    pub rule: Option<Rule>,
+    /// A first attach that started nothing: journal failing, or breaker tripped.
+    pub not_started: bool,
+}
+
+/// What an answer waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hold {
+    /// Records up to this one must be written.
+    pub written: u64,
+    /// Records up to this one must be on the disk.
+    pub durable: u64,
+    /// The start that this request made, if it did.
+    pub started: Option<u64>,
+}
+
+impl Hold {
+    /// Whether everything that the answer waits for is safe.
+    #[inline]
+    #[must_use]
+    pub fn over(&self, progress: Progress) -> bool {
+        self.written <= progress.written && self.durable <= progress.durable
+    }
+}
+
+/// The door, as it stands while one batch of messages is answered.
+pub struct Door<'a, J> {
+    /// What the verdict is taken from.
+    pub facts: Facts<'a>,
+    /// The prepared answers.
+    pub answers: &'a Answers,
+    /// Where records go.
+    pub journal: &'a J,
+}
+
+impl<J: Journal> Door<'_, J> {
+    /// Takes one whole message; an answer, if there is one, is appended to `out`.
+    #[inline]
+    pub fn handle(&self, message: &[u8], out: &mut Vec<u8>) -> Outcome {
+        let Some((header, body)) = Header::read(message) else { return Outcome::Punt };
+        if header.command != COMMAND_ME_IDENTITY_CHECK {
+            return self.watchdog(&header, body, out);
+        }
+        let Ok(ecr) = Ecr::read(message) else { return Outcome::Punt };
+        let Some(verdict) = self.decide(&ecr) else { return Outcome::Answered(self.unknown(&ecr, message, out)) };
+        let effect = match ecr.imei {
+            Some(Ok(imei)) => self.effect(imei, &ecr, &verdict),
+            _ => Effect::Nothing,
+        };
+        let not_started = match effect {
+            Effect::Hold(hold) if !hold.over(self.journal.progress()) => return Outcome::Held(hold),
+            Effect::Hold(_) | Effect::Nothing => false,
+            Effect::NotStarted => true,
+        };
+        self.answers.write_eca(out, &ecr, message, verdict.status);
+        Outcome::Answered(Answered { status: verdict.status, rule: Some(verdict.rule), not_started })
+    }
+
+    /// Answers a message whose hold is over, or has lasted long enough. The verdict is asked again: a device that was
+    /// verified meanwhile leaves white, and the start that this request made is taken back.
+    pub fn release(&self, message: &[u8], hold: &Hold, out: &mut Vec<u8>) -> Outcome {
+        let Ok(ecr) = Ecr::read(message) else { return Outcome::Punt };
+        let Some(verdict) = self.decide(&ecr) else { return Outcome::Answered(self.unknown(&ecr, message, out)) };
+        let by_list = !matches!(
+            verdict.rule,
+            Rule::Override | Rule::NoList | Rule::Grey | Rule::Expired | Rule::FirstAttach | Rule::Unallocated
+        );
+        if let (Some(sequence), true, Some(Ok(imei))) = (hold.started, by_list, ecr.imei) {
+            self.facts.grey.cancel(imei, sequence);
+            self.journal.append(&Event::Cancel { imei, at: self.facts.now });
+        }
+        self.answers.write_eca(out, &ecr, message, verdict.status);
+        let not_started = verdict.rule == Rule::FirstAttach;
+        Outcome::Answered(Answered { status: verdict.status, rule: Some(verdict.rule), not_started })
+    }
+
+    #[inline]
+    fn decide(&self, ecr: &Ecr<'_>) -> Option<Verdict> {
+        let request = Request { imei: ecr.imei?, imsi: ecr.imsi };
+        Some(verdict(&request, &self.facts))
+    }
+
+    /// A 3GPP2-MEID alone: equipment that no list here can know.
+    fn unknown(&self, ecr: &Ecr<'_>, message: &[u8], out: &mut Vec<u8>) -> Answered {
+        self.answers.write_eca(out, ecr, message, Status::Unknown);
+        Answered { status: Status::Unknown, rule: None, not_started: false }
+    }
+
+    /// Does what follows from a verdict.
+    #[inline]
+    fn effect(&self, imei: Imei, ecr: &Ecr<'_>, verdict: &Verdict) -> Effect {
+        match (verdict.rule, verdict.timer) {
+            (Rule::FirstAttach, _) => self.first_attach(imei, ecr),
+            (Rule::Grey, Some((_, start))) => self.seen(imei, ecr, start),
+            (
+                Rule::BlackHard | Rule::TestImei | Rule::Black | Rule::BlackRange | Rule::Expired | Rule::Unallocated,
+                _,
+            ) => self.black_attempt(imei, ecr, verdict.rule),
+            _ => Effect::Nothing,
+        }
+    }
+
+    fn first_attach(&self, imei: Imei, ecr: &Ecr<'_>) -> Effect {
+        let Facts { grey, policy, now, .. } = self.facts;
+        if !self.journal.available() {
+            return Effect::NotStarted;
+        }
+        match grey.admit(now, policy.breaker) {
+            Ok(()) => {}
+            Err(Refused::Tripped) => return Effect::NotStarted,
+            Err(Refused::TripsNow) => {
+                self.journal.append(&Event::Breaker { tripped: true, at: now });
+                return Effect::NotStarted;
+            }
+        }
+        let timer = Timer { start: now, deadline: policy.schedule.deadline(now) };
+        let record = || self.journal.append(&Event::Start { imei, imsi: ecr.imsi, timer });
+        let Some((sequence, started)) = grey.start(imei, timer, record) else { return Effect::NotStarted };
+        if !started {
+            return self.seen(imei, ecr, sequence);
+        }
+        if let Some(imsi) = ecr.imsi {
+            grey.see(imei, imsi, || Some(sequence));
+        }
+        Effect::Hold(Hold { durable: sequence, started: Some(sequence), ..Hold::default() })
+    }
+
+    /// A device whose timer runs: joins the hold of its start, and notes a further subscriber.
+    #[inline]
+    fn seen(&self, imei: Imei, ecr: &Ecr<'_>, start: u64) -> Effect {
+        let further = ecr.imsi.and_then(|imsi| {
+            let at = self.facts.now;
+            self.facts.grey.see(imei, imsi, || self.journal.append(&Event::Seen { imei, imsi, at }))
+        });
+        Effect::Hold(Hold { durable: start, written: further.unwrap_or(0), started: None })
+    }
+
+    fn black_attempt(&self, imei: Imei, ecr: &Ecr<'_>, rule: Rule) -> Effect {
+        let (at, imsi, rule) = (self.facts.now, ecr.imsi, rule as u8);
+        let record = || self.journal.append(&Event::BlackAttempt { imei, imsi, at, rule });
+        match self.facts.grey.attempt(imei, imsi, at, record) {
+            Some(sequence) => Effect::Hold(Hold { written: sequence, ..Hold::default() }),
+            None => Effect::Nothing,
+        }
+    }
+
+    /// Answers a Device-Watchdog-Request in which nothing is out of the ordinary.
+    fn watchdog(&self, header: &Header, body: &[u8], out: &mut Vec<u8>) -> Outcome {
+        let request = header.version == 1
+            && header.flags & (REQUEST | ERROR) == REQUEST
+            && header.command == COMMAND_DEVICE_WATCHDOG
+            && header.application == 0;
+        let (mut host, mut realm) = (0, 0);
+        let mut plain = request && body.len().is_multiple_of(4);
+        for avp in Avps::new(body) {
+            match avp.map(|avp| (avp.vendor, avp.code, avp.data.len())) {
+                Ok((0, 264, 1..)) => host += 1,
+                Ok((0, 296, 1..)) => realm += 1,
+                Ok((0, 278, 4)) => {}
+                _ => plain = false,
+            }
+        }
+        if !plain || (host, realm) != (1, 1) {
+            return Outcome::Punt;
+        }
+        self.answers.write_dwa(out, header);
+        Outcome::Watchdog
+    }
+}
+
+/// What follows from a verdict.
+enum Effect {
+    Nothing,
+    Hold(Hold),
+    NotStarted,
+}

@@ -1,0 +1,366 @@
+//! One connection: read what is there, answer all whole messages in it, write once.
+//!
+//! The buffers belong to the thread, not to the connection, which keeps only what does not end with a read: the front
+//! of a message, and messages whose answers are held. After the first message nothing is read until the control plane
+//! opens the connection, so bytes that follow a CER race nothing.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use eir_core::UnixTime;
+use eir_core::diameter::framing::{Frame, frame};
+use eir_core::diameter::s13::{Hold, Outcome};
+use eir_core::journal::{Journal, Progress};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::node::{Shared, World};
+use crate::stats::PeerStats;
+
+/// Octets read at once: enough that a busy peer's messages share a system call, little enough that its next ones are
+/// on the way while these are answered.
+const READ: usize = 32 << 10;
+/// Longest message; an ECR has a few hundred octets.
+pub const MAX_MESSAGE: usize = 64 << 10;
+/// Answers that one connection may have on hold; above, it is not read.
+const MAX_HELD: usize = 16 << 10;
+/// How long a peer may leave answers unread before it is cut off.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the control plane has a connection do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Write this.
+    Send(Vec<u8>),
+    /// Write this, and from now on answer for this peer.
+    Open(Vec<u8>, Arc<PeerStats>),
+    /// Write this and close.
+    Close(Vec<u8>, &'static str),
+}
+
+/// What others know of a connection.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) remote: SocketAddr,
+    /// Milliseconds from the node's start to the last octet that came.
+    pub(crate) last_received_ms: AtomicU64,
+}
+
+/// A message whose answer waits for its record.
+struct Held {
+    message: Box<[u8]>,
+    hold: Hold,
+    read_at: Instant,
+    until: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing has come yet.
+    First,
+    /// The first message is with the control plane.
+    Waiting,
+    /// Requests are answered.
+    Open,
+}
+
+/// Why a connection ends, as the control plane is told.
+type Ended = &'static str;
+
+struct Scratch {
+    input: Box<[u8]>,
+    output: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        input: vec![0; MAX_MESSAGE + READ].into_boxed_slice(),
+        output: Vec::with_capacity(2 * READ),
+    });
+}
+
+/// What one batch of messages came to.
+#[derive(Default)]
+struct Batch {
+    answered: u64,
+    ended: Option<Ended>,
+}
+
+pub(crate) struct Connection {
+    node: Arc<Shared>,
+    number: u64,
+    stream: TcpStream,
+    handle: Arc<Handle>,
+    commands: mpsc::Receiver<Command>,
+    progress: watch::Receiver<Progress>,
+    state: State,
+    peer: Arc<PeerStats>,
+    waiting: Arc<AtomicUsize>,
+    /// The front of a message, or what came behind the first one.
+    partial: Vec<u8>,
+    held: VecDeque<Held>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        node: Arc<Shared>,
+        number: u64,
+        stream: TcpStream,
+        handle: Arc<Handle>,
+        commands: mpsc::Receiver<Command>,
+    ) -> Self {
+        let progress = node.journal.watch();
+        let peer = Arc::clone(&node.before_open);
+        Self {
+            node,
+            number,
+            stream,
+            handle,
+            commands,
+            progress,
+            state: State::First,
+            peer,
+            waiting: Arc::default(),
+            partial: Vec::new(),
+            held: VecDeque::new(),
+        }
+    }
+
+    /// Serves the connection to its end and says why it ended.
+    pub(crate) async fn serve(mut self) -> Ended {
+        let ended = loop {
+            if let Err(ended) = self.step().await {
+                break ended;
+            }
+        };
+        self.peer.lost.add(self.held.len() as u64);
+        ended
+    }
+
+    async fn step(&mut self) -> Result<(), Ended> {
+        if !self.held.is_empty() {
+            self.progress.borrow_and_update();
+            self.release().await?;
+        }
+        let hold_until = self.held.front().map(|held| held.until);
+        let reading = self.state != State::Waiting && self.held.len() < MAX_HELD;
+        tokio::select! {
+            biased;
+            command = self.commands.recv() => self.obey(command).await,
+            _ = self.progress.changed(), if hold_until.is_some() => Ok(()),
+            () = sleep_until(hold_until.unwrap_or_else(Instant::now)), if hold_until.is_some() => Ok(()),
+            ready = self.stream.readable(), if reading => {
+                ready.map_err(|_| "read failed")?;
+                self.read().await
+            }
+        }
+    }
+
+    async fn obey(&mut self, command: Option<Command>) -> Result<(), Ended> {
+        match command {
+            Some(Command::Send(bytes)) => self.write_rest(&bytes).await,
+            Some(Command::Open(bytes, peer)) => {
+                self.write_rest(&bytes).await?;
+                self.peer = peer;
+                self.state = State::Open;
+                // What came behind the CER is answered now; nothing more may come to wake us.
+                let (rest, batch, read_at) = self.with_scratch(|this, scratch| {
+                    let length = this.partial.len();
+                    scratch.input.get_mut(..length).unwrap_or_default().copy_from_slice(&this.partial);
+                    this.answer(scratch, length)
+                });
+                self.finish(rest, batch, read_at).await
+            }
+            Some(Command::Close(bytes, reason)) => {
+                self.write_rest(&bytes).await?;
+                Err(reason)
+            }
+            None => Err("stopped"),
+        }
+    }
+
+    /// One read, many answers, one write.
+    async fn read(&mut self) -> Result<(), Ended> {
+        let front = self.partial.len();
+        let (result, step) = self.with_scratch(|this, scratch| {
+            scratch.input.get_mut(..front).unwrap_or_default().copy_from_slice(&this.partial);
+            let place = scratch.input.get_mut(front..front + READ).unwrap_or_default();
+            match this.stream.try_read(place) {
+                Ok(count @ 1..) => (Ok(()), Some(this.answer(scratch, front + count))),
+                Ok(_) => (Err("peer closed"), None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => (Ok(()), None),
+                Err(_) => (Err("connection lost"), None),
+            }
+        });
+        result?;
+        match step {
+            Some((rest, batch, read_at)) => {
+                self.handle.last_received_ms.store(self.node.elapsed_ms(read_at), Ordering::Relaxed);
+                self.finish(rest, batch, read_at).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn with_scratch<T>(&mut self, act: impl FnOnce(&mut Self, &mut Scratch) -> T) -> T {
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.output.clear();
+            act(self, scratch)
+        })
+    }
+
+    /// Answers every whole message in the first `length` octets of the input, keeps the rest, and writes as much as the
+    /// socket takes; what it does not take is returned.
+    fn answer(&mut self, scratch: &mut Scratch, length: usize) -> (Vec<u8>, Batch, Instant) {
+        let read_at = Instant::now();
+        let world = self.node.world.load();
+        let input = scratch.input.get(..length).unwrap_or_default();
+        let mut at = 0;
+        let mut batch = Batch::default();
+        while self.state != State::Waiting {
+            let rest = input.get(at..).unwrap_or_default();
+            match frame(rest, MAX_MESSAGE) {
+                Frame::Complete(size) => {
+                    let message = rest.get(..size).unwrap_or_default();
+                    at += size;
+                    if self.state == State::First {
+                        self.state = State::Waiting;
+                        self.punt(message);
+                    } else {
+                        batch.answered += u64::from(self.take(&world, message, &mut scratch.output, read_at));
+                    }
+                }
+                Frame::Incomplete(_) => break,
+                Frame::Unframeable => {
+                    self.node.stats.unframeable.add(1);
+                    batch.ended = Some("unframeable");
+                    break;
+                }
+            }
+        }
+        self.partial.clear();
+        self.partial.extend_from_slice(input.get(at..).unwrap_or_default());
+        (self.write_now(&scratch.output, &mut batch), batch, read_at)
+    }
+
+    /// Takes one message of an open peer; whether an answer was written.
+    #[inline]
+    fn take(&mut self, world: &World, message: &[u8], output: &mut Vec<u8>, read_at: Instant) -> bool {
+        match self.node.door(world, now()).handle(message, output) {
+            Outcome::Answered(answered) => {
+                self.peer.answered(&answered);
+                return true;
+            }
+            Outcome::Watchdog => {
+                self.peer.watchdogs.add(1);
+                return true;
+            }
+            Outcome::Held(hold) => {
+                let until = read_at + self.node.config.hold;
+                self.held.push_back(Held { message: message.into(), hold, read_at, until });
+            }
+            Outcome::Punt => self.punt(message),
+        }
+        false
+    }
+
+    fn punt(&self, message: &[u8]) {
+        if self.node.events.message(self.number, message, &self.waiting) {
+            self.peer.punted.add(1);
+        } else {
+            self.peer.discarded.add(1);
+        }
+    }
+
+    /// Lets answers go whose records are safe, or that have waited long enough.
+    async fn release(&mut self) -> Result<(), Ended> {
+        let progress = self.node.journal.progress();
+        let time = Instant::now();
+        let due = |held: &Held| held.hold.over(progress) || held.until <= time;
+        if !self.held.front().is_some_and(due) {
+            return Ok(());
+        }
+        let (rest, batch, times) = self.with_scratch(|this, scratch| {
+            let world = this.node.world.load();
+            let mut batch = Batch::default();
+            let mut times = Vec::new();
+            while let Some(held) = this.held.pop_front_if(|held| due(held)) {
+                let door = this.node.door(&world, now());
+                if let Outcome::Answered(answered) = door.release(&held.message, &held.hold, &mut scratch.output) {
+                    this.peer.answered(&answered);
+                    this.peer.hold_timeouts.add(u64::from(!held.hold.over(progress)));
+                    batch.answered += 1;
+                    times.push(held.read_at);
+                }
+            }
+            (this.write_now(&scratch.output, &mut batch), batch, times)
+        });
+        let written = self.complete(rest, &batch).await;
+        times.iter().for_each(|read_at| self.node.stats.took(read_at.elapsed(), 1));
+        written
+    }
+
+    /// Writes what the socket takes at once; returns the rest.
+    fn write_now(&self, output: &[u8], batch: &mut Batch) -> Vec<u8> {
+        if output.is_empty() {
+            return Vec::new();
+        }
+        match self.stream.try_write(output) {
+            Ok(count) => output.get(count..).unwrap_or_default().to_vec(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => output.to_vec(),
+            Err(_) => {
+                self.peer.lost.add(batch.answered);
+                batch.ended = Some("connection lost");
+                Vec::new()
+            }
+        }
+    }
+
+    async fn finish(&mut self, rest: Vec<u8>, batch: Batch, read_at: Instant) -> Result<(), Ended> {
+        let written = self.complete(rest, &batch).await;
+        if batch.answered > 0 {
+            self.node.stats.took(read_at.elapsed(), batch.answered);
+        }
+        written
+    }
+
+    async fn complete(&mut self, rest: Vec<u8>, batch: &Batch) -> Result<(), Ended> {
+        if !rest.is_empty() {
+            self.write_rest(&rest).await?;
+        }
+        batch.ended.map_or(Ok(()), Err)
+    }
+
+    /// Writes all of it, and waits for the peer to take it; meanwhile nothing is read from the peer.
+    async fn write_rest(&self, mut bytes: &[u8]) -> Result<(), Ended> {
+        while !bytes.is_empty() {
+            match self.stream.try_write(bytes) {
+                Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match timeout(WRITE_TIMEOUT, self.stream.writable()).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) => return Err("connection lost"),
+                        Err(_) => {
+                            self.node.stats.stuck.add(1);
+                            return Err("peer does not read");
+                        }
+                    }
+                }
+                Err(_) => return Err("connection lost"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Seconds since 1970; 0 where the clock stands before it.
+fn now() -> UnixTime {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as UnixTime)
+}

@@ -1,0 +1,434 @@
+//! A running data plane: the runtime, the listeners, the lists in force, and what the control plane can do to them.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use eir_core::UnixTime;
+use eir_core::diameter::eca::Answers;
+use eir_core::diameter::s13::Door;
+use eir_core::grey::GreyTable;
+use eir_core::journal::{self, Event as Record, MAX_REASON, OverlayChange, Replayed};
+use eir_core::imei::Imei;
+use eir_core::lists::overlay::Overlay;
+use eir_core::lists::snapshot::{Snapshot, SnapshotError};
+use eir_core::policy::Policy;
+use eir_core::verdict::{Facts, Request, Rule, Verdict, verdict_observed};
+use memmap2::Mmap;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::connection::{Command, Connection, Handle};
+use crate::events::Events;
+use crate::journal_writer::{JournalConfig, JournalWriter};
+use crate::stats::{PeerStats, Stats};
+
+/// Messages from the control plane that may wait for one connection.
+const COMMANDS_PER_CONNECTION: usize = 256;
+const BACKLOG: i32 = 1024;
+/// How long the control plane's own records may take to the disk.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a node is set up.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The node's DiameterIdentity.
+    pub origin_host: String,
+    /// Its realm.
+    pub origin_realm: String,
+    /// Rises with every start (RFC 6733 clause 8.16).
+    pub origin_state_id: u32,
+    /// Threads that own the sockets.
+    pub workers: usize,
+    /// Connections that may be open at once.
+    pub max_connections: usize,
+    /// Events that may wait for the control plane.
+    pub max_events: usize,
+    /// How long the answer to a first attach may wait for the disk.
+    pub hold: Duration,
+    /// Where the journal goes.
+    pub journal: JournalConfig,
+}
+
+/// The lists and settings in force; replaced whole.
+pub(crate) struct World {
+    policy: Policy,
+    snapshot: Option<Snapshot>,
+}
+
+/// What connections share.
+pub(crate) struct Shared {
+    pub(crate) config: NodeConfig,
+    pub(crate) world: ArcSwap<World>,
+    pub(crate) journal: JournalWriter,
+    pub(crate) events: Events,
+    pub(crate) stats: Stats,
+    /// What is counted for connections that are not open yet.
+    pub(crate) before_open: Arc<PeerStats>,
+    answers: Answers,
+    overlay: Overlay,
+    grey: Arc<GreyTable>,
+    connections: Mutex<HashMap<u64, Arc<Handle>>>,
+    open_connections: AtomicUsize,
+    next_connection: AtomicU64,
+    started: Instant,
+    /// Whoever replaces the world does it alone.
+    replacing: Mutex<()>,
+}
+
+impl Shared {
+    #[inline]
+    pub(crate) fn door<'a>(&'a self, world: &'a World, now: UnixTime) -> Door<'a, JournalWriter> {
+        Door { facts: self.facts(world, now), answers: &self.answers, journal: &self.journal }
+    }
+
+    #[inline]
+    fn facts<'a>(&'a self, world: &'a World, now: UnixTime) -> Facts<'a> {
+        let World { policy, snapshot } = world;
+        Facts { snapshot: snapshot.as_ref(), overlay: &self.overlay, grey: &self.grey, policy, now }
+    }
+
+    pub(crate) fn elapsed_ms(&self, time: Instant) -> u64 {
+        time.duration_since(self.started).as_millis() as u64
+    }
+
+    fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Handle>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn accept(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, remote)) => Arc::clone(&self).admit(stream, remote),
+                Err(_) => {
+                    // Most likely no descriptor is left: those that are open go on meanwhile.
+                    self.stats.refused.add(1);
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn admit(self: Arc<Self>, stream: TcpStream, remote: SocketAddr) {
+        self.stats.accepted.add(1);
+        let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let place = self.open_connections.fetch_add(1, Ordering::Relaxed) < self.config.max_connections;
+        let local = stream.local_addr();
+        let told = match local {
+            Ok(local) if place && stream.set_nodelay(true).is_ok() => self.events.connected(number, remote, local),
+            _ => false,
+        };
+        if !told {
+            self.stats.refused.add(1);
+            self.open_connections.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let (sender, commands) = mpsc::channel(COMMANDS_PER_CONNECTION);
+        let last_received_ms = AtomicU64::new(self.elapsed_ms(Instant::now()));
+        let handle = Arc::new(Handle { commands: sender, remote, last_received_ms });
+        self.connections().insert(number, Arc::clone(&handle));
+        let connection = Connection::new(Arc::clone(&self), number, stream, handle, commands);
+        tokio::spawn(async move {
+            let reason = connection.serve().await;
+            self.connections().remove(&number);
+            self.open_connections.fetch_sub(1, Ordering::Relaxed);
+            self.events.closed(number, reason);
+        });
+    }
+}
+
+/// What the node says of one device, and how it came to it.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// The decision.
+    pub verdict: Verdict,
+    /// The rules in the order in which they were asked; the last decided.
+    pub asked: Vec<Rule>,
+    /// (list, reason, whether by the overlay): the device's own entry.
+    pub listing: Option<(&'static str, String, bool)>,
+    /// (list, reason): the narrowest range that holds the device.
+    pub range: Option<(&'static str, String)>,
+}
+
+/// A running data plane.
+pub struct Node {
+    shared: Arc<Shared>,
+    runtime: Mutex<Option<Runtime>>,
+    listeners: Mutex<Vec<JoinHandle<()>>>,
+    replayed: Replayed,
+    stopped: AtomicBool,
+}
+
+/// Maps a snapshot file and checks it.
+///
+/// # Errors
+/// Where the file cannot be read, or is no sound snapshot.
+pub fn open_snapshot(path: &Path) -> Result<Snapshot, SnapshotFileError> {
+    let file = File::open(path).map_err(SnapshotFileError::Io)?;
+    // SAFETY: the file is only ever replaced by a rename, never written in place; the operator's guide says so. Who
+    // truncates it under the node has it end with SIGBUS.
+    let map = unsafe { Mmap::map(&file) }.map_err(SnapshotFileError::Io)?;
+    Snapshot::open(Box::new(map)).map_err(SnapshotFileError::Unsound)
+}
+
+/// Why a snapshot file is not taken.
+#[derive(Debug)]
+pub enum SnapshotFileError {
+    /// It cannot be read.
+    Io(io::Error),
+    /// It is not a sound snapshot.
+    Unsound(SnapshotError),
+}
+
+impl std::fmt::Display for SnapshotFileError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Unsound(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SnapshotFileError {}
+
+impl Node {
+    /// Replays the journal and starts the threads. Nothing is listened on yet, and there is no list.
+    ///
+    /// # Errors
+    /// Where the journal's directory is not to be used, or the system refuses threads or descriptors.
+    pub fn start(config: NodeConfig, policy: Policy) -> io::Result<Self> {
+        let (grey, overlay) = (Arc::new(GreyTable::default()), Overlay::default());
+        let (journal, replayed) = JournalWriter::open(config.journal.clone(), Arc::clone(&grey), |sequence, event| {
+            journal::apply(sequence, &event, &grey, &overlay);
+        })?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(config.workers)
+            .thread_name("eir-data")
+            .enable_io()
+            .enable_time()
+            .build()?;
+        let shared = Arc::new(Shared {
+            world: ArcSwap::from_pointee(World { policy, snapshot: None }),
+            journal,
+            events: Events::new(config.max_events)?,
+            stats: Stats::default(),
+            before_open: Arc::default(),
+            answers: Answers::new(&config.origin_host, &config.origin_realm, config.origin_state_id),
+            overlay,
+            grey,
+            connections: Mutex::default(),
+            open_connections: AtomicUsize::new(0),
+            next_connection: AtomicU64::new(1),
+            started: Instant::now(),
+            replacing: Mutex::new(()),
+            config,
+        });
+        Ok(Self {
+            shared,
+            runtime: Mutex::new(Some(runtime)),
+            listeners: Mutex::default(),
+            replayed,
+            stopped: AtomicBool::new(false),
+        })
+    }
+
+    /// What the replay of the journal met at start.
+    #[must_use]
+    pub fn replayed(&self) -> Replayed {
+        self.replayed
+    }
+
+    /// Listens on an address; port 0 takes a free one. Returns the address.
+    ///
+    /// # Errors
+    /// Where the address cannot be had, or the node is stopped.
+    pub fn listen(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            // IPv4 has listeners of its own, so that a peer's address is always of the kind that it is written in.
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let runtime = runtime.as_ref().ok_or_else(|| io::Error::other("the node is stopped"))?;
+        let _inside = runtime.enter();
+        let listener = TcpListener::from_std(socket.into())?;
+        let bound = listener.local_addr()?;
+        let task = runtime.spawn(Arc::clone(&self.shared).accept(listener));
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        Ok(bound)
+    }
+
+    /// Takes no more connections; those that are open go on.
+    pub fn stop_listening(&self) {
+        for task in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+
+    /// Closes every connection and stops the threads; the journal is on the disk when this returns.
+    pub fn stop(&self) {
+        if self.stopped.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.stop_listening();
+        if let Some(runtime) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+    }
+
+    /// The queue of what the control plane must see.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.shared.events
+    }
+
+    /// Writes to a connection; whether it was there and could take it.
+    pub fn send(&self, connection: u64, bytes: Vec<u8>) -> bool {
+        self.command(connection, Command::Send(bytes))
+    }
+
+    /// Writes to a connection and opens it for this peer; whether it was there.
+    pub fn open(&self, connection: u64, bytes: Vec<u8>, origin_host: &str) -> bool {
+        self.command(connection, Command::Open(bytes, self.shared.stats.peer(origin_host)))
+    }
+
+    /// Writes to a connection and closes it; whether it was there.
+    pub fn close(&self, connection: u64, bytes: Vec<u8>) -> bool {
+        self.command(connection, Command::Close(bytes, "closed"))
+    }
+
+    fn command(&self, connection: u64, command: Command) -> bool {
+        let handle = self.shared.connections().get(&connection).map(Arc::clone);
+        handle.is_some_and(|handle| handle.commands.try_send(command).is_ok())
+    }
+
+    /// How long ago the last octet came on a connection; `None` if it is gone.
+    #[must_use]
+    pub fn idle(&self, connection: u64) -> Option<Duration> {
+        let handle = self.shared.connections().get(&connection).map(Arc::clone)?;
+        let now = self.shared.elapsed_ms(Instant::now());
+        Some(Duration::from_millis(now.saturating_sub(handle.last_received_ms.load(Ordering::Relaxed))))
+    }
+
+    /// (number, address) of every connection.
+    #[must_use]
+    pub fn connections(&self) -> Vec<(u64, SocketAddr)> {
+        self.shared.connections().iter().map(|(number, handle)| (*number, handle.remote)).collect()
+    }
+
+    /// Puts other settings in force; the lists stay.
+    pub fn set_policy(&self, policy: Policy) {
+        self.replace(|old| World { policy, snapshot: old.snapshot.clone() });
+    }
+
+    /// Puts a snapshot in force.
+    pub fn set_snapshot(&self, snapshot: Snapshot) {
+        self.replace(|old| World { policy: old.policy.clone(), snapshot: Some(snapshot) });
+    }
+
+    /// The snapshot in force.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        self.shared.world.load().snapshot.clone()
+    }
+
+    fn replace(&self, make: impl FnOnce(&World) -> World) {
+        let _alone = self.shared.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = Arc::new(make(&self.shared.world.load()));
+        let old = self.shared.world.swap(new);
+        // The last to let go unmaps the old lists, which takes time: it must be this thread, not one that answers.
+        while Arc::strong_count(&old) > 1 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Changes what the operator says of one device.
+    ///
+    /// # Errors
+    /// Where the reason is too long or the change cannot be recorded; then nothing changes.
+    pub fn set_overlay(&self, imei: Imei, change: OverlayChange, reason: &str, at: UnixTime) -> io::Result<()> {
+        if reason.len() > MAX_REASON || reason.bytes().any(|byte| byte == 0) {
+            return Err(io::Error::other(format!("a reason has at most {MAX_REASON} octets and no NUL")));
+        }
+        let record = Record::Overlay { imei, change, reason: reason.to_owned(), at };
+        self.shared.journal.append_durably(&record, RECORD_TIMEOUT)?;
+        self.shared.overlay.set(imei, change, reason);
+        Ok(())
+    }
+
+    /// How many devices the overlay speaks of.
+    #[must_use]
+    pub fn overlay_len(&self) -> usize {
+        self.shared.overlay.len()
+    }
+
+    /// Trips the breaker, or lets timers start again.
+    ///
+    /// # Errors
+    /// Where that cannot be recorded; then nothing changes.
+    pub fn set_breaker(&self, tripped: bool, at: UnixTime) -> io::Result<()> {
+        self.shared.journal.append_durably(&Record::Breaker { tripped, at }, RECORD_TIMEOUT)?;
+        self.shared.grey.set_tripped(tripped);
+        Ok(())
+    }
+
+    /// The timers.
+    #[must_use]
+    pub fn grey(&self) -> &GreyTable {
+        &self.shared.grey
+    }
+
+    /// The journal.
+    #[must_use]
+    pub fn journal(&self) -> &JournalWriter {
+        &self.shared.journal
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    /// What is counted for connections that are not open yet.
+    #[must_use]
+    pub fn before_open(&self) -> &PeerStats {
+        &self.shared.before_open
+    }
+
+    /// What the node would answer now, and why. Starts nothing.
+    #[must_use]
+    pub fn explain(&self, request: &Request, now: UnixTime) -> Explanation {
+        let world = self.shared.world.load();
+        explain(request, &self.shared.facts(&world, now))
+    }
+}
+
+/// The verdict with everything that a person may want to see of it.
+#[must_use]
+pub fn explain(request: &Request, facts: &Facts<'_>) -> Explanation {
+    let mut asked = Vec::new();
+    let verdict = verdict_observed(request, facts, |rule| asked.push(rule));
+    let imei = request.imei.ok();
+    let listing = imei.and_then(|imei| facts.listing(imei));
+    let range = facts.snapshot.zip(imei).and_then(|(snapshot, imei)| {
+        let info = snapshot.tag_info(snapshot.range(imei)?);
+        Some((info.list.name(), info.reason.clone()))
+    });
+    let listing = listing.map(|listing| (listing.list.name(), listing.reason.into_owned(), listing.overlay));
+    Explanation { verdict, asked, listing, range }
+}
