@@ -211,7 +211,7 @@ _TOLERATED: Final = (
     AvpDefinition("Class", 25, AvpType.OCTET_STRING),
     AvpDefinition("Session-Timeout", 27, AvpType.UNSIGNED32),
     AvpDefinition("Proxy-State", 33, AvpType.OCTET_STRING),
-    AvpDefinition("Accounting-Session-Id", 44, AvpType.OCTET_STRING),
+    AvpDefinition("Acct-Session-Id", 44, AvpType.OCTET_STRING),
     AvpDefinition("Acct-Multi-Session-Id", 50, AvpType.UTF8_STRING),
     AvpDefinition("Event-Timestamp", 55, AvpType.TIME),
     AvpDefinition("Acct-Interim-Interval", 85, AvpType.UNSIGNED32),

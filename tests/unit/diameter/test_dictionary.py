@@ -40,25 +40,20 @@ def test_a_3gpp_avp_is_not_known_without_its_vendor() -> None:
 
 
 def test_agrees_with_python_diameter() -> None:
-    """A second opinion on codes, names and types, where that implementation is installed."""
+    """A second opinion on what each code is, where that implementation is installed."""
     reference = pytest.importorskip("diameter.message.avp")
+    # It has some numbers as signed, text as octets, and its own name for one AVP: nothing that shows on the wire.
+    number, octets, group = {"AvpInteger32", "AvpUnsigned32", "AvpTime"}, {"AvpOctetString", "AvpUtf8String"}, {"AvpGrouped"}
     types = {
-        AvpType.OCTET_STRING: "AvpOctetString",
-        AvpType.INTEGER32: "AvpInteger32",
-        AvpType.UNSIGNED32: "AvpUnsigned32",
-        AvpType.UNSIGNED64: "AvpUnsigned64",
-        AvpType.ENUMERATED: "AvpEnumerated",
-        AvpType.TIME: "AvpTime",
-        AvpType.UTF8_STRING: "AvpUtf8String",
-        AvpType.IDENTITY: "AvpOctetString",
-        AvpType.URI: "AvpOctetString",
-        AvpType.ADDRESS: "AvpAddress",
-        AvpType.GROUPED: "AvpGrouped",
-        AvpType.OPAQUE_GROUP: "AvpGrouped",
+        AvpType.UNSIGNED64: {"AvpUnsigned64"},
+        AvpType.ADDRESS: {"AvpAddress"},
+        AvpType.GROUPED: group,
+        AvpType.OPAQUE_GROUP: group,
+        **dict.fromkeys((AvpType.INTEGER32, AvpType.UNSIGNED32, AvpType.ENUMERATED, AvpType.TIME), number),
+        **dict.fromkeys((AvpType.OCTET_STRING, AvpType.UTF8_STRING, AvpType.IDENTITY, AvpType.URI), octets),
     }
-    differences = []
+    names = {"Accounting-Multi-Session-Id": "Acct-Multi-Session-Id"}
     for definition in dictionary.AVPS.values():
         theirs = reference.Avp.new(definition.code, definition.vendor)
-        if type(theirs).__name__ != types[definition.type]:
-            differences.append((definition.name, type(theirs).__name__))
-    assert differences == []
+        assert names.get(theirs.name, theirs.name) == definition.name
+        assert type(theirs).__name__ in types[definition.type], definition.name
