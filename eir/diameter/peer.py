@@ -314,16 +314,15 @@ class Peer:
         return [Close(reason)]
 
     def _handle_watchdog(self, now: float, last_received: float) -> list[Action]:
-        match self._watchdog.handle_timer(now, last_received):
-            case WatchdogAction.SEND_DWR:
-                own = (*self._identity.avps(), self._identity.state_avp())
-                self._dwr_id, dwr = self._build_request(dictionary.DEVICE_WATCHDOG, own)
-                return [Send(dwr)]
-            case WatchdogAction.CLOSE:
-                self._close(PeerEvent.TIMEOUT)
-                return [Close(Reason.WATCHDOG)]
-            case None:
-                return []
+        action = self._watchdog.handle_timer(now, last_received)
+        if action is WatchdogAction.SEND_DWR:
+            own = (*self._identity.avps(), self._identity.state_avp())
+            self._dwr_id, dwr = self._build_request(dictionary.DEVICE_WATCHDOG, own)
+            return [Send(dwr)]
+        if action is WatchdogAction.CLOSE:
+            self._close(PeerEvent.TIMEOUT)
+            return [Close(Reason.WATCHDOG)]
+        return []
 
     def _receive_first(self, header: Header | None, cer: bytes, now: float) -> Action:
         """The message that should be the CER (RFC 6733 5.6: R-Conn-CER, the only way out of Closed)."""

@@ -53,7 +53,13 @@ class TestPolicy:
 
     @pytest.mark.parametrize(
         ("address", "admitted"),
-        [("192.0.2.1", True), ("198.51.100.1", False), ("2001:db8::1", True), ("::ffff:192.0.2.1", True), ("::1", False)],
+        [
+            ("192.0.2.1", True),
+            ("198.51.100.1", False),
+            ("2001:db8::1", True),
+            ("::ffff:192.0.2.1", True),
+            ("::1", False),
+        ],
     )
     def test_addresses(self, address: str, admitted: bool) -> None:
         assert ANYONE.admits("mme", ip_address(address)) is admitted
@@ -144,7 +150,11 @@ class TestAnswer:
 
     def test_refusal(self, identity: Identity) -> None:
         local = ip_address("192.0.2.1")
-        codes = [avp.code for avp in decode(build_cea_refusal(cer(), identity, local, DiameterError(5010, None, ""))).avps]
+        codes = [
+            avp.code for avp in decode(build_cea_refusal(cer(), identity, local, DiameterError(5010, None, ""))).avps
+        ]
         assert codes == [268, 264, 296, 257, 266, 269, 281]
-        codes = [avp.code for avp in decode(build_cea_refusal(cer(), identity, local, DiameterError(3010, None, ""))).avps]
+        codes = [
+            avp.code for avp in decode(build_cea_refusal(cer(), identity, local, DiameterError(3010, None, ""))).avps
+        ]
         assert codes == [268, 264, 296, 281]

@@ -1,4 +1,4 @@
-"""`eir.diameter.dictionary`: the tables agree with one another, and with their specifications where a slip would be costly."""
+"""`eir.diameter.dictionary`: the tables agree with one another and, where a slip would be costly, with others'."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ def test_agrees_with_python_diameter() -> None:
     """A second opinion on what each code is, where that implementation is installed."""
     reference = pytest.importorskip("diameter.message.avp")
     # It has some numbers as signed, text as octets, and its own name for one AVP: nothing that shows on the wire.
-    number, octets, group = {"AvpInteger32", "AvpUnsigned32", "AvpTime"}, {"AvpOctetString", "AvpUtf8String"}, {"AvpGrouped"}
+    number, octets, group = (
+        {"AvpInteger32", "AvpUnsigned32", "AvpTime"},
+        {"AvpOctetString", "AvpUtf8String"},
+        {"AvpGrouped"},
+    )
     types = {
         AvpType.UNSIGNED64: {"AvpUnsigned64"},
         AvpType.ADDRESS: {"AvpAddress"},

@@ -110,7 +110,7 @@ def test_no_device_identity(identity: Identity, vector: Callable[[str], bytes]) 
     missing = encode_avp(make_avp(dictionary.TERMINAL_INFORMATION, (make_avp(dictionary.IMEI, ""),)))
     assert refusal_of(terminal(), identity) == (5005, missing)
     assert refusal_of(terminal(make_avp(dictionary.SOFTWARE_VERSION, "01")), identity) == (5005, missing)
-    *rest, group = decode(vector("ecr_minimal")).avps
+    *rest, _ = decode(vector("ecr_minimal")).avps
     empty = encode(Header(REQUEST | 0x40, 324, 16777252, 1, 2), encode_avps((*rest, Avp(1401, 10415, 0x40, ()))))
     refusal = refuse(empty, identity)
     assert refusal is not None
