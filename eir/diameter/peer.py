@@ -346,8 +346,7 @@ class Peer:
         """An answer counts by its command and Hop-by-Hop Identifier; what else it says changes nothing."""
         question = (header.application, header.command)
         if question == _DPA and header.hop_by_hop == self._dpr_id:
-            # "The receiver of the Disconnect-Peer-Answer initiates the transport disconnect" (RFC 6733 5.4.2), whatever
-            # Result-Code it carries.
+            # Who receives the DPA is who disconnects (RFC 6733 5.4), whatever Result-Code it carries.
             self._close(PeerEvent.DPA)
             return [Close(Reason.DPA_RECEIVED)]
         self._move(PeerEvent.MESSAGE)
