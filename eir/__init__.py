@@ -1,0 +1,1 @@
+"""An Equipment Identity Register: the control plane beside a Rust data plane."""

@@ -1,0 +1,1 @@
+"""Diameter S13 and the base protocol under it: everything that is not answered on the data plane's own path."""
