@@ -1,6 +1,16 @@
 //! The lists: what the national database and the operator say of devices.
 
+pub mod imei_set;
+mod layout;
+mod le;
+mod pairs;
+mod sorted;
+mod tag;
+
 use std::fmt;
+
+pub use layout::{BadSection, Counts, Header, SectionKind, SnapshotError};
+pub use tag::{MAX_REASON, Tag, TagInfo, TagTable, parse_reason};
 
 /// One of the three national lists. The words are the same in files, metrics, logs and the CLI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
