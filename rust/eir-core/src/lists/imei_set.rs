@@ -45,15 +45,9 @@ const BLOCK: usize = CHUNKS * CHUNK + 4;
 /// Bits of an entry that are the tag.
 const TAG_BITS: u32 = 4;
 
-/// More IMEIs or TACs than the encoding can count: 2^32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooMany;
-
-/// The section of these IMEIs, which must be sorted and without duplicates.
-///
-/// # Errors
-/// [`TooMany`] from 2^32 IMEIs up.
-pub fn build(imeis: impl Iterator<Item = (Imei, Tag)>) -> Result<Vec<u8>, TooMany> {
+/// The section of these IMEIs, which must be sorted, without duplicates, and fewer than 2^32.
+#[must_use]
+pub fn build(imeis: impl Iterator<Item = (Imei, Tag)>) -> Vec<u8> {
     let mut tacs: Vec<u32> = Vec::new();
     let mut blocks = Vec::new();
     let mut entries: Vec<u8> = Vec::new();
@@ -64,7 +58,7 @@ pub fn build(imeis: impl Iterator<Item = (Imei, Tag)>) -> Result<Vec<u8>, TooMan
         if tacs.last() != Some(&tac) {
             debug_assert!(tacs.last().is_none_or(|&last| last < tac), "IMEIs are not sorted");
             if !tacs.is_empty() {
-                block = block.finish(&mut blocks)?;
+                block = block.finish(&mut blocks);
             }
             tacs.push(tac);
         }
@@ -73,12 +67,12 @@ pub fn build(imeis: impl Iterator<Item = (Imei, Tag)>) -> Result<Vec<u8>, TooMan
         entries.extend((low | u16::from(tag.number())).to_le_bytes());
     }
     if !tacs.is_empty() {
-        block.finish(&mut blocks)?;
+        block.finish(&mut blocks);
     }
 
     let bits = directory_bits(tacs.len());
     let mut section = Vec::with_capacity(HEAD + (SLOT << bits) + blocks.len() + entries.len());
-    section.extend(u32::try_from(tacs.len()).map_err(|_| TooMany)?.to_le_bytes());
+    section.extend((tacs.len() as u32).to_le_bytes());
     section.extend(bits.to_le_bytes());
     section.extend((entries.len() as u64 / 2).to_le_bytes());
     section.resize(HEAD, 0);
@@ -88,17 +82,17 @@ pub fn build(imeis: impl Iterator<Item = (Imei, Tag)>) -> Result<Vec<u8>, TooMan
     }
     section.extend(blocks);
     section.extend(entries);
-    Ok(section)
+    section
 }
 
 /// How many IMEIs each bucket of the TAC being written has.
 struct BlockCounts {
-    first: u64,
+    first: u32,
     buckets: [u32; CHUNKS * BUCKETS],
 }
 
 impl BlockCounts {
-    fn starting_at(first: u64) -> Self {
+    fn starting_at(first: u32) -> Self {
         Self { first, buckets: [0; CHUNKS * BUCKETS] }
     }
 
@@ -110,20 +104,20 @@ impl BlockCounts {
     }
 
     /// Append the block; gives the counts of the next, empty.
-    fn finish(self, blocks: &mut Vec<u8>) -> Result<Self, TooMany> {
+    fn finish(self, blocks: &mut Vec<u8>) -> Self {
         let mut index = self.first;
         for chunk in self.buckets.chunks(BUCKETS) {
-            blocks.extend(u32::try_from(index).map_err(|_| TooMany)?.to_le_bytes());
+            blocks.extend(index.to_le_bytes());
             let mut before = 0;
             for &count in chunk {
                 // At most 15 buckets of 4,096 come before a bucket.
                 blocks.extend((before as u16).to_le_bytes());
                 before += count;
             }
-            index += u64::from(before);
+            index += before;
         }
-        blocks.extend(u32::try_from(index).map_err(|_| TooMany)?.to_le_bytes());
-        Ok(Self::starting_at(index))
+        blocks.extend(index.to_le_bytes());
+        Self::starting_at(index)
     }
 }
 
@@ -300,7 +294,7 @@ mod tests {
 
     fn section(model: &BTreeMap<u64, u8>) -> Vec<u8> {
         let imeis = model.iter().map(|(&key, &tag)| (Imei::from_number(key).unwrap(), Tag::from_low_bits(tag.into())));
-        build(imeis).unwrap()
+        build(imeis)
     }
 
     fn look_up(section: &[u8], key: u64) -> Option<u8> {

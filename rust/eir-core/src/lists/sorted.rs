@@ -102,10 +102,8 @@ fn decode_interval(encoded: &[u8; INTERVAL]) -> Option<Interval> {
     Some(Interval { from: from >> 4, to, tag: Tag::from_low_bits(from) })
 }
 
-/// The section of a set of TACs.
-pub(super) fn encode_tacs(mut tacs: Vec<u32>) -> Vec<u8> {
-    tacs.sort_unstable();
-    tacs.dedup();
+/// The section of a set of TACs, sorted and without duplicates.
+pub(super) fn encode_tacs(tacs: &[u32]) -> Vec<u8> {
     tacs.iter().flat_map(|tac| tac.to_le_bytes()).collect()
 }
 
@@ -179,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_tac_is_in_its_set() {
-        let section = encode_tacs(vec![35_209_900, 1, 35_209_900, 99_999_999]);
+        let section = encode_tacs(&[1, 35_209_900, 99_999_999]);
         assert_eq!(check_tacs(&section), Ok(3));
         let held = [0, 1, 2, 35_209_900, 99_999_999].map(|tac| has_tac(&section, tac));
         assert_eq!(held, [false, true, false, true, true]);
