@@ -1,6 +1,28 @@
 //! The lists: what the national database and the operator say of devices.
+//!
+//! List files go in at [`SnapshotBuilder`], which writes one immutable file; [`Snapshot`] answers from that file where it
+//! is mapped. `docs/formats.md` describes both. Nothing here decides: the verdict asks and applies policy.
+
+mod builder;
+mod feed;
+pub mod imei_set;
+mod layout;
+mod le;
+mod pairs;
+mod report;
+mod rows;
+mod snapshot;
+mod sorted;
+mod tag;
 
 use std::fmt;
+
+pub use builder::{BuildOptions, SnapshotBuilder};
+pub use layout::{BadSection, Counts, Header, SectionKind, SnapshotError};
+pub use report::{BadRow, BuildError, BuildReport, FileError, FileFault, FileReport, KEPT, WrongRow};
+pub use rows::FileKind;
+pub use snapshot::Snapshot;
+pub use tag::{MAX_REASON, Tag, TagInfo, TagTable, parse_reason};
 
 /// One of the three national lists. The words are the same in files, metrics, logs and the CLI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

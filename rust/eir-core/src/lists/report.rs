@@ -1,0 +1,240 @@
+//! What a build tells whoever started it: how many rows of what, which were wrong, and why a file was refused.
+//!
+//! Its one job: the words. `rows` and `builder` fill these in; the command line shows them. It never holds or shows an
+//! IMSI: an IMEI names a device, an IMSI a person.
+
+use std::fmt;
+use std::io;
+
+use super::Counts;
+use super::rows::FileKind;
+use crate::imei::Imei;
+
+/// How many wrong rows and contradictory IMEIs are kept in full; all are counted.
+pub const KEPT: usize = 100;
+
+/// What is wrong with a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WrongRow {
+    /// It has this many fields, and the header another number.
+    Fields(usize),
+    /// The IMEI is not 14 to 16 digits, or all zero.
+    Imei,
+    /// The TAC is not eight digits.
+    Tac,
+    /// The IMSI is not 6 to 15 digits.
+    Imsi,
+    /// The list is not one that this kind of file may name.
+    List,
+    /// The reason is not at most 32 of `a-z`, `0-9`, `-`.
+    Reason,
+    /// An end of the range is neither an IMEI of 14 to 16 digits nor a TAC of eight.
+    RangeEnd,
+    /// An end of the range is not 5 to 15 digits of an IMSI.
+    ImsiRangeEnd,
+    /// One end of the range is a TAC and the other an IMEI.
+    MixedRange,
+    /// The range ends before it starts.
+    Backwards,
+}
+
+impl fmt::Display for WrongRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fields(found) => write!(f, "{found} fields, not as many as the header has"),
+            Self::Imei => f.write_str("not an IMEI: 14 to 16 digits, not all zero"),
+            Self::Tac => f.write_str("not a TAC: 8 digits"),
+            Self::Imsi => f.write_str("not an IMSI: 6 to 15 digits"),
+            Self::List => f.write_str("not a list that may stand here"),
+            Self::Reason => f.write_str("not a reason: at most 32 of a-z, 0-9 and -"),
+            Self::RangeEnd => f.write_str("not the end of a range: an IMEI of 14 to 16 digits or a TAC of 8"),
+            Self::ImsiRangeEnd => f.write_str("not the end of a range of IMSIs: 5 to 15 digits"),
+            Self::MixedRange => f.write_str("a range from a TAC to an IMEI, or the other way round"),
+            Self::Backwards => f.write_str("the range ends before it starts"),
+        }
+    }
+}
+
+/// A wrong row and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRow {
+    /// The file's name, as given to the builder.
+    pub file: String,
+    /// The line on which the row starts, from 1.
+    pub line: u64,
+    /// What is wrong.
+    pub reason: WrongRow,
+}
+
+impl fmt::Display for BadRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file, self.line, self.reason)
+    }
+}
+
+/// What was read of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileReport {
+    /// The file's name, as given to the builder.
+    pub file: String,
+    /// What kind of file it is.
+    pub kind: FileKind,
+    /// Rows, right or wrong, without header and comments.
+    pub rows: u64,
+    /// Wrong rows.
+    pub wrong_rows: u64,
+    /// The first [`KEPT`] wrong rows.
+    pub first_wrong_rows: Vec<BadRow>,
+    /// IMEIs of 15 digits whose last is neither 0 nor the check digit. They are taken all the same.
+    pub check_digit_mismatches: u64,
+}
+
+/// Why a whole file was refused.
+#[derive(Debug)]
+pub enum FileFault {
+    /// Reading or decompressing failed: a damaged or cut gzip or zstd file, or the disk.
+    Read(io::Error),
+    /// There is not even a header.
+    Empty,
+    /// The header lacks columns that this kind of file needs, or has one twice.
+    Header {
+        /// The kind the file was given as.
+        kind: FileKind,
+        /// The header line's start, or what is wrong with it.
+        found: String,
+    },
+    /// A record is longer than 64 KiB: a quote that is not closed, or no list file at all.
+    LongRecord {
+        /// The line on which it starts.
+        line: u64,
+    },
+    /// A record has more than 256 fields.
+    ManyFields {
+        /// The line on which it starts.
+        line: u64,
+    },
+    /// There is more text in it than any list has.
+    Oversized,
+    /// It brings more rows of its kind than a snapshot takes.
+    TooManyRows,
+    /// It holds no TAC, and it is a list of allocated ones.
+    NoTacs,
+    /// Its first wrong row, in a strict build.
+    WrongRow(BadRow),
+    /// More wrong rows than `max_bad_share` allows.
+    WrongRows(Box<FileReport>),
+}
+
+impl fmt::Display for FileFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(error) => write!(f, "cannot be read: {error}"),
+            Self::Empty => f.write_str("is empty; it needs at least a header"),
+            Self::Header { kind, found } => {
+                write!(f, "is no file of {kind}: its header must have {}; found {found}", kind.columns().join(","))
+            }
+            Self::LongRecord { line } => write!(f, "line {line}: a row longer than 64 KiB: a quote not closed?"),
+            Self::ManyFields { line } => write!(f, "line {line}: a row of more than 256 fields"),
+            Self::Oversized => f.write_str("holds more text than any list has"),
+            Self::TooManyRows => f.write_str("brings more rows than a snapshot takes"),
+            Self::NoTacs => f.write_str("holds no TAC; with it every device would be unallocated"),
+            Self::WrongRow(row) => write!(f, "line {}: {}", row.line, row.reason),
+            Self::WrongRows(report) => {
+                write!(f, "{} of {} rows are wrong", report.wrong_rows, report.rows)?;
+                report.first_wrong_rows.first().map_or(Ok(()), |row| write!(f, "; line {}: {}", row.line, row.reason))
+            }
+        }
+    }
+}
+
+/// A file that was refused.
+#[derive(Debug)]
+pub struct FileError {
+    /// The file's name, as given to the builder.
+    pub file: String,
+    /// Why.
+    pub fault: FileFault,
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.file, self.fault)
+    }
+}
+
+impl std::error::Error for FileError {}
+
+/// Why no snapshot was built.
+#[derive(Debug)]
+pub enum BuildError {
+    /// A file was refused.
+    File(FileError),
+    /// A file was refused before, so the lists are not whole.
+    Incomplete,
+    /// There is an allocated-TAC list, but its date was not given.
+    NoTacDate,
+    /// Contradictory entries for IMEIs, in a strict build.
+    Contradictions {
+        /// How many IMEIs.
+        count: u64,
+        /// The first [`KEPT`] of them.
+        first: Vec<Imei>,
+    },
+    /// Writing the snapshot failed.
+    Write(io::Error),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(error) => error.fmt(f),
+            Self::Incomplete => f.write_str("a file was refused, so there is no whole list to write"),
+            Self::NoTacDate => f.write_str("the date of the allocated-TAC list is not given"),
+            Self::Contradictions { count, first } => {
+                write!(f, "{count} IMEIs have contradictory entries")?;
+                first.first().map_or(Ok(()), |imei| write!(f, ", the first of them {imei}"))
+            }
+            Self::Write(error) => write!(f, "the snapshot cannot be written: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+/// What a build did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BuildReport {
+    /// The files, in the order in which they were read.
+    pub files: Vec<FileReport>,
+    /// What the snapshot holds.
+    pub counts: Counts,
+    /// Rows that said of an IMEI what another row had said.
+    pub duplicates: u64,
+    /// IMEIs with entries that contradict each other. Black won over white, white over grey.
+    pub contradictions: u64,
+    /// The first [`KEPT`] of them, sorted.
+    pub first_contradictions: Vec<Imei>,
+    /// Rows whose reason was dropped because 13 others had been met before.
+    pub dropped_reasons: u64,
+    /// Length of the snapshot file in bytes.
+    pub bytes: u64,
+}
+
+impl BuildReport {
+    /// Wrong rows of all files.
+    #[must_use]
+    pub fn wrong_rows(&self) -> u64 {
+        self.files.iter().map(|file| file.wrong_rows).sum()
+    }
+
+    /// The first [`KEPT`] wrong rows of all files.
+    pub fn first_wrong_rows(&self) -> impl Iterator<Item = &BadRow> {
+        self.files.iter().flat_map(|file| &file.first_wrong_rows).take(KEPT)
+    }
+
+    /// Check-digit mismatches of all files.
+    #[must_use]
+    pub fn check_digit_mismatches(&self) -> u64 {
+        self.files.iter().map(|file| file.check_digit_mismatches).sum()
+    }
+}

@@ -1,0 +1,164 @@
+//! The national lists as one immutable file, answered from where it lies in memory.
+//!
+//! Its one job: take a mapped file, or refuse it, and answer what it says of a device or subscriber. The verdict asks
+//! it for every request. It never parses or allocates after it was opened, never changes, and never panics whatever the
+//! file holds. Deltas and the operator's own entries lie above it, elsewhere.
+
+use std::fmt;
+use std::ops::Range;
+
+use super::imei_set::ImeiSet;
+use super::layout::{self, BadSection, Header, SectionKind, SnapshotError};
+use super::pairs::Pairs;
+use super::sorted::{check_intervals, check_tacs, find_interval, has_tac};
+use super::tag::{Tag, TagInfo, TagTable};
+use crate::imei::{Imei, Imsi};
+
+/// An open snapshot.
+pub struct Snapshot {
+    data: Box<dyn AsRef<[u8]> + Send + Sync>,
+    header: Header,
+    tags: TagTable,
+    imeis: ImeiSet,
+    imeis_at: Range<usize>,
+    ranges_at: Range<usize>,
+    exempt_tacs_at: Range<usize>,
+    allocated_tacs_at: Range<usize>,
+    exempt_imsis_at: Range<usize>,
+    pairs: Pairs,
+    pairs_at: Range<usize>,
+}
+
+impl Snapshot {
+    /// Take a snapshot file's bytes, after checking every checksum and the structure of every section.
+    ///
+    /// `data` must give the same bytes each time; a file that someone changes while it is mapped gives wrong answers.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] with what is wrong and where.
+    pub fn open(data: Box<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, SnapshotError> {
+        let file = (*data).as_ref();
+        let (header, places) = layout::read(file)?;
+        let section = |place: &Range<usize>| file.get(place.clone()).unwrap_or_default();
+        let in_section = |kind| move |fault| SnapshotError::BadSection(kind, fault);
+        let counted = |kind, found: u64, expected: u64| {
+            let wrong = BadSection("not as many entries as the file's header says");
+            if found == expected { Ok(()) } else { Err(SnapshotError::BadSection(kind, wrong)) }
+        };
+
+        let [tags_at, imeis_at, ranges_at, exempt_tacs_at, allocated_tacs_at, exempt_imsis_at, pairs_at] = places;
+        let counts = header.counts;
+        let tags = TagTable::decode(section(&tags_at)).map_err(in_section(SectionKind::Tags))?;
+        let imeis = ImeiSet::open(section(&imeis_at)).map_err(in_section(SectionKind::Imeis))?;
+        let listed = counts.white.saturating_add(counts.black).saturating_add(counts.grey);
+        counted(SectionKind::Imeis, imeis.len(), listed)?;
+        let pairs = Pairs::open(section(&pairs_at)).map_err(in_section(SectionKind::Pairs))?;
+        counted(SectionKind::Pairs, pairs.len(), counts.pairs)?;
+        for (kind, place, expected) in [
+            (SectionKind::ExemptTacs, &exempt_tacs_at, counts.exempt_tacs),
+            (SectionKind::AllocatedTacs, &allocated_tacs_at, counts.allocated_tacs),
+        ] {
+            counted(kind, check_tacs(section(place)).map_err(in_section(kind))?, expected)?;
+        }
+        for (kind, place, expected) in [
+            (SectionKind::Ranges, &ranges_at, counts.ranges),
+            (SectionKind::ExemptImsis, &exempt_imsis_at, counts.exempt_imsis),
+        ] {
+            counted(kind, check_intervals(section(place)).map_err(in_section(kind))?, expected)?;
+        }
+
+        Ok(Self {
+            data,
+            header,
+            tags,
+            imeis,
+            imeis_at,
+            ranges_at,
+            exempt_tacs_at,
+            allocated_tacs_at,
+            exempt_imsis_at,
+            pairs,
+            pairs_at,
+        })
+    }
+
+    /// What the snapshot says of itself.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// What every tag of this snapshot means.
+    #[must_use]
+    pub fn tags(&self) -> &TagTable {
+        &self.tags
+    }
+
+    /// What a tag of this snapshot means.
+    #[inline]
+    #[must_use]
+    pub fn tag_info(&self, tag: Tag) -> &TagInfo {
+        self.tags.info(tag)
+    }
+
+    /// The tag of a device that is listed by itself.
+    #[inline]
+    #[must_use]
+    pub fn imei(&self, imei: Imei) -> Option<Tag> {
+        self.imeis.get(self.section(&self.imeis_at), imei)
+    }
+
+    /// The tag of the narrowest range that a device is in.
+    #[inline]
+    #[must_use]
+    pub fn range(&self, imei: Imei) -> Option<Tag> {
+        find_interval(self.section(&self.ranges_at), imei.number())
+    }
+
+    /// Whether this subscriber may use this device, whatever else is said of it.
+    #[inline]
+    #[must_use]
+    pub fn paired(&self, imei: Imei, imsi: Imsi) -> bool {
+        self.pairs.contains(self.section(&self.pairs_at), imei, imsi)
+    }
+
+    /// Whether there are any pairs.
+    #[inline]
+    #[must_use]
+    pub fn has_pairs(&self) -> bool {
+        self.header.counts.pairs != 0
+    }
+
+    /// Whether this subscriber needs no verified device.
+    #[inline]
+    #[must_use]
+    pub fn exempt_imsi(&self, imsi: Imsi) -> bool {
+        find_interval(self.section(&self.exempt_imsis_at), imsi.padded()).is_some()
+    }
+
+    /// Whether devices of this TAC need no verification.
+    #[inline]
+    #[must_use]
+    pub fn exempt_tac(&self, tac: u32) -> bool {
+        has_tac(self.section(&self.exempt_tacs_at), tac)
+    }
+
+    /// Whether the GSMA has allocated this TAC; `None` where the snapshot has no list of them.
+    #[inline]
+    #[must_use]
+    pub fn allocated_tac(&self, tac: u32) -> Option<bool> {
+        (self.header.tac_as_of != 0).then(|| has_tac(self.section(&self.allocated_tacs_at), tac))
+    }
+
+    #[inline]
+    fn section(&self, place: &Range<usize>) -> &[u8] {
+        (*self.data).as_ref().get(place.clone()).unwrap_or_default()
+    }
+}
+
+/// What it says of itself; the lists are too long to show.
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("header", &self.header).finish_non_exhaustive()
+    }
+}
