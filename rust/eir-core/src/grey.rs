@@ -65,9 +65,7 @@ impl Schedule {
         let after = self.steps.partition_point(|(from, _)| *from <= start);
         match after.checked_sub(1).and_then(|at| self.steps.get(at)) {
             // Only the last step can be more than a day (25 hours, where clocks change) behind.
-            Some((from, deadline)) if after == self.steps.len() => {
-                deadline.saturating_add((start - from) / DAY * DAY)
-            }
+            Some((from, deadline)) if after == self.steps.len() => deadline.saturating_add((start - from) / DAY * DAY),
             Some((_, deadline)) => *deadline,
             None => start.saturating_add(self.otherwise),
         }

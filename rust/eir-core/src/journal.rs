@@ -9,8 +9,7 @@
 use crate::UnixTime;
 use crate::grey::{GreyTable, Timer};
 use crate::imei::{Imei, Imsi};
-use crate::lists::List;
-use crate::lists::overlay::Overlay;
+use crate::lists::{List, Overlay};
 
 /// Octets of a record, and of a segment's header.
 pub const RECORD: usize = 64;
@@ -192,15 +191,16 @@ pub fn decode(sequence: u64, record: &[u8; RECORD]) -> Option<Event> {
     let imei = Imei::from_number(u64::from_le_bytes(*imei));
     let at = u32::from_le_bytes(*first);
     let word = u64::from_le_bytes(*word);
-    let imsi = if word == 0 { None } else { Some(Imsi::from_packed(word)?) };
+    let imsi = Imsi::from_packed(word);
+    let imsi_or_none = (word == 0 || imsi.is_some()).then_some(imsi);
     Some(match kind {
         1 => Event::Start {
             imei: imei?,
-            imsi,
+            imsi: imsi_or_none?,
             timer: Timer { start: at, deadline: u32::from_le_bytes(*second) },
         },
         2 => Event::Seen { imei: imei?, imsi: imsi?, at },
-        3 => Event::BlackAttempt { imei: imei?, imsi, at, rule: detail },
+        3 => Event::BlackAttempt { imei: imei?, imsi: imsi_or_none?, at, rule: detail },
         4 => Event::Cancel { imei: imei?, at },
         5 => Event::Breaker { tripped: detail != 0, at },
         6 => {
@@ -316,15 +316,20 @@ mod tests {
     fn events() -> impl Strategy<Value = Event> {
         let changes = (0u8..5).prop_map(|number| OverlayChange::from_number(number).unwrap());
         prop_oneof![
-            (imeis(), prop::option::of(imsis()), any::<u32>(), any::<u32>())
-                .prop_map(|(imei, imsi, start, deadline)| Event::Start { imei, imsi, timer: Timer { start, deadline } }),
+            (imeis(), prop::option::of(imsis()), any::<u32>(), any::<u32>()).prop_map(
+                |(imei, imsi, start, deadline)| Event::Start { imei, imsi, timer: Timer { start, deadline } }
+            ),
             (imeis(), imsis(), any::<u32>()).prop_map(|(imei, imsi, at)| Event::Seen { imei, imsi, at }),
             (imeis(), prop::option::of(imsis()), any::<u32>(), any::<u8>())
                 .prop_map(|(imei, imsi, at, rule)| Event::BlackAttempt { imei, imsi, at, rule }),
             (imeis(), any::<u32>()).prop_map(|(imei, at)| Event::Cancel { imei, at }),
             (any::<bool>(), any::<u32>()).prop_map(|(tripped, at)| Event::Breaker { tripped, at }),
-            (imeis(), changes, "[a-z0-9-]{0,32}", any::<u32>())
-                .prop_map(|(imei, change, reason, at)| Event::Overlay { imei, change, reason, at }),
+            (imeis(), changes, "[a-z0-9-]{0,32}", any::<u32>()).prop_map(|(imei, change, reason, at)| Event::Overlay {
+                imei,
+                change,
+                reason,
+                at
+            }),
         ]
     }
 

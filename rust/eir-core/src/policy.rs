@@ -141,9 +141,12 @@ mod tests {
             non_roamer_plmns: vec!["99901".into()],
             ..Policy::default()
         };
-        for (subscriber, roams) in
-            [("001010000000001", false), ("001990000000001", true), ("999010000000001", false), ("999020000000001", true)]
-        {
+        for (subscriber, roams) in [
+            ("001010000000001", false),
+            ("001990000000001", true),
+            ("999010000000001", false),
+            ("999020000000001", true),
+        ] {
             assert_eq!(policy.roams(imsi(subscriber)), roams, "{subscriber}");
         }
         assert!(!Policy::default().roams(imsi("999020000000001")));

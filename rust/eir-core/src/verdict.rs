@@ -7,9 +7,7 @@
 use crate::UnixTime;
 use crate::grey::{GreyTable, Timer};
 use crate::imei::{Imei, Imsi, Malformed};
-use crate::lists::List;
-use crate::lists::overlay::Overlay;
-use crate::lists::snapshot::Snapshot;
+use crate::lists::{List, Overlay, Snapshot};
 use crate::policy::{Policy, Status};
 
 /// The rules, in the order in which they are asked.

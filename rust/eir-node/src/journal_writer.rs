@@ -159,10 +159,11 @@ impl JournalWriter {
         apply: impl FnMut(u64, Event),
     ) -> io::Result<(Self, Replayed)> {
         fs::create_dir_all(&config.directory)?;
-        let lock_file = OpenOptions::new().create(true).truncate(false).write(true).open(config.directory.join("lock"))?;
+        let lock_file =
+            OpenOptions::new().create(true).truncate(false).write(true).open(config.directory.join("lock"))?;
         lock_file.try_lock().map_err(|error| io::Error::other(format!("another node uses the journal: {error}")))?;
         let (replayed, next) = replay_directory(&config.directory, apply)?;
-        let bytes = segments(&config.directory)?.iter().filter_map(|(_, path)| fs::metadata(path).ok());
+        let bytes = segments(&config.directory)?.into_iter().filter_map(|(_, path)| fs::metadata(path).ok());
         let bytes = bytes.map(|metadata| metadata.len()).sum();
         let shared = Arc::new(Shared {
             config,

@@ -14,10 +14,9 @@ use eir_core::UnixTime;
 use eir_core::diameter::eca::Answers;
 use eir_core::diameter::s13::Door;
 use eir_core::grey::GreyTable;
-use eir_core::journal::{self, Event as Record, MAX_REASON, OverlayChange, Replayed};
 use eir_core::imei::Imei;
-use eir_core::lists::overlay::Overlay;
-use eir_core::lists::snapshot::{Snapshot, SnapshotError};
+use eir_core::journal::{self, Event as Record, MAX_REASON, OverlayChange, Replayed};
+use eir_core::lists::{Overlay, Snapshot, SnapshotError};
 use eir_core::policy::Policy;
 use eir_core::verdict::{Facts, Request, Rule, Verdict, verdict_observed};
 use memmap2::Mmap;
@@ -63,7 +62,7 @@ pub struct NodeConfig {
 /// The lists and settings in force; replaced whole.
 pub(crate) struct World {
     policy: Policy,
-    snapshot: Option<Snapshot>,
+    snapshot: Option<Arc<Snapshot>>,
 }
 
 /// What connections share.
@@ -95,7 +94,7 @@ impl Shared {
     #[inline]
     fn facts<'a>(&'a self, world: &'a World, now: UnixTime) -> Facts<'a> {
         let World { policy, snapshot } = world;
-        Facts { snapshot: snapshot.as_ref(), overlay: &self.overlay, grey: &self.grey, policy, now }
+        Facts { snapshot: snapshot.as_deref(), overlay: &self.overlay, grey: &self.grey, policy, now }
     }
 
     pub(crate) fn elapsed_ms(&self, time: Instant) -> u64 {
@@ -337,12 +336,12 @@ impl Node {
 
     /// Puts a snapshot in force.
     pub fn set_snapshot(&self, snapshot: Snapshot) {
-        self.replace(|old| World { policy: old.policy.clone(), snapshot: Some(snapshot) });
+        self.replace(|old| World { policy: old.policy.clone(), snapshot: Some(Arc::new(snapshot)) });
     }
 
     /// The snapshot in force.
     #[must_use]
-    pub fn snapshot(&self) -> Option<Snapshot> {
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.shared.world.load().snapshot.clone()
     }
 

@@ -178,7 +178,7 @@ mod tests {
         stats.peer("mme.EXAMPLE").watchdogs.add(1);
         assert_eq!(stats.peers().len(), 1);
         for number in 0..2 * MAX_PEERS {
-            stats.peer(&format!("mme{number}"));
+            let _ = stats.peer(&format!("mme{number}"));
         }
         assert_eq!(stats.peers().len(), MAX_PEERS + 1);
         assert!(stats.peers().iter().any(|(name, _)| name == OTHER_PEERS));

@@ -49,11 +49,8 @@ impl<'a> Avps<'a> {
     fn take(&mut self) -> Option<Avp<'a>> {
         let (&[c1, c2, c3, c4, flags, l1, l2, l3], after) = self.0.split_first_chunk::<8>()?;
         let length = u32::from_be_bytes([0, l1, l2, l3]) as usize;
-        let (vendor, head) = if flags & VENDOR == 0 {
-            (0, 8)
-        } else {
-            (u32::from_be_bytes(*after.first_chunk::<4>()?), 12)
-        };
+        let (vendor, head) =
+            if flags & VENDOR == 0 { (0, 8) } else { (u32::from_be_bytes(*after.first_chunk::<4>()?), 12) };
         let data = self.0.get(head..length)?;
         // The padding of a group's last AVP may be missing: there are stacks that leave it out.
         let (whole, rest) = self.0.split_at(length.next_multiple_of(4).min(self.0.len()));

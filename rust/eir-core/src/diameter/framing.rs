@@ -57,10 +57,8 @@ impl Header {
     #[inline]
     #[must_use]
     pub fn read(message: &[u8]) -> Option<(Self, &[u8])> {
-        let (
-            &[version, _, _, _, flags, c1, c2, c3, a1, a2, a3, a4, i1, i2, i3, i4, i5, i6, i7, i8],
-            avps,
-        ) = message.split_first_chunk::<HEADER>()?;
+        let (&[version, _, _, _, flags, c1, c2, c3, a1, a2, a3, a4, i1, i2, i3, i4, i5, i6, i7, i8], avps) =
+            message.split_first_chunk::<HEADER>()?;
         let header = Self {
             version,
             flags,

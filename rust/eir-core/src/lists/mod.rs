@@ -8,6 +8,7 @@ mod feed;
 pub mod imei_set;
 mod layout;
 mod le;
+mod overlay;
 mod pairs;
 mod report;
 mod rows;
@@ -19,6 +20,7 @@ use std::fmt;
 
 pub use builder::{BuildOptions, SnapshotBuilder};
 pub use layout::{BadSection, Counts, Header, SectionKind, SnapshotError};
+pub use overlay::{Overlay, OverlayEntry};
 pub use report::{BadRow, BuildError, BuildReport, FileError, FileFault, FileReport, KEPT, WrongRow};
 pub use rows::FileKind;
 pub use snapshot::Snapshot;
