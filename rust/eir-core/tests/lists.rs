@@ -152,12 +152,10 @@ proptest! {
         let counts = report.counts;
         prop_assert_eq!(counts.white + counts.black + counts.grey, model.len() as u64);
         let snapshot = open(&file).unwrap();
-        for tac in 0..9 {
-            for snr in 0..300 {
-                for key in [(35_209_900 + tac) * 1_000_000 + snr * 3_333, (35_209_900 + tac) * 1_000_000 + snr * 3_333 + 1] {
-                    let found = snapshot.imei(imei(key)).map(|tag| snapshot.tag_info(tag).list);
-                    prop_assert_eq!(found, model.get(&key).map(|&list| lists[usize::from(list)]));
-                }
+        for key in (0..9).flat_map(|tac| (0..300).map(move |snr| (35_209_900 + tac) * 1_000_000 + snr * 3_333)) {
+            for key in [key, key + 1] {
+                let found = snapshot.imei(imei(key)).map(|tag| snapshot.tag_info(tag).list);
+                prop_assert_eq!(found, model.get(&key).map(|&list| lists[usize::from(list)]));
             }
         }
     }

@@ -8,7 +8,8 @@
 //!
 //! ```text
 //! head       64 bytes: TACs u32, log2 of the directory's slots u32, IMEIs u64, zeros
-//! directory  a slot: TAC u32 (all ones: empty), block number u32; multiply-shift hash, linear probing, half full at most
+//! directory  a slot: TAC u32 (all ones: empty), block number u32; multiply-shift hash, linear probing, at most half
+//!            full
 //! blocks     one a TAC: 16 chunks of 65,536 SNRs, then the index just after its last entry u32
 //!            a chunk: the index of its first entry u32, then for each of its 16 buckets of 4,096 SNRs the number of
 //!            the chunk's entries before it u16

@@ -1,7 +1,7 @@
 //! The lists: what the national database and the operator say of devices.
 //!
-//! List files go in at [`SnapshotBuilder`], which writes one immutable file; [`Snapshot`] answers from that file where it
-//! is mapped. `docs/formats.md` describes both. Nothing here decides: the verdict asks and applies policy.
+//! List files go in at [`SnapshotBuilder`], which writes one immutable file; [`Snapshot`] answers from that file where
+//! it is mapped. `docs/formats.md` describes both. Nothing here decides: the verdict asks and applies policy.
 
 mod builder;
 mod feed;

@@ -443,7 +443,13 @@ mod tests {
     proptest! {
         #[test]
         fn garbage_never_panics(
-            kind in prop::sample::select(vec![FileKind::Devices, FileKind::Ranges, FileKind::ExemptImsis, FileKind::Pairs]),
+            kind in prop::sample::select(vec![
+                FileKind::Devices,
+                FileKind::Ranges,
+                FileKind::ExemptTacs,
+                FileKind::ExemptImsis,
+                FileKind::Pairs,
+            ]),
             start in prop::sample::select(vec![&b""[..], b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf"]),
             has_header in any::<bool>(),
             garbage in proptest::collection::vec(any::<u8>(), 0..400),
