@@ -6,4 +6,7 @@ pub mod connection;
 pub mod events;
 pub mod journal_writer;
 pub mod node;
+#[cfg(feature = "python")]
+mod python;
+pub mod snapshot_file;
 pub mod stats;

@@ -1,10 +1,8 @@
 //! A running data plane: the runtime, the listeners, the lists in force, and what the control plane can do to them.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,10 +14,9 @@ use eir_core::diameter::s13::Door;
 use eir_core::grey::GreyTable;
 use eir_core::imei::Imei;
 use eir_core::journal::{self, Event as Record, MAX_REASON, OverlayChange, Replayed};
-use eir_core::lists::{Overlay, Snapshot, SnapshotError};
+use eir_core::lists::{Overlay, Snapshot};
 use eir_core::policy::Policy;
 use eir_core::verdict::{Facts, Request, Rule, Verdict, verdict_observed};
-use memmap2::Mmap;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -168,38 +165,6 @@ pub struct Node {
     stopped: AtomicBool,
 }
 
-/// Maps a snapshot file and checks it.
-///
-/// # Errors
-/// Where the file cannot be read, or is no sound snapshot.
-pub fn open_snapshot(path: &Path) -> Result<Snapshot, SnapshotFileError> {
-    let file = File::open(path).map_err(SnapshotFileError::Io)?;
-    // SAFETY: the file is only ever replaced by a rename, never written in place; the operator's guide says so. Who
-    // truncates it under the node has it end with SIGBUS.
-    let map = unsafe { Mmap::map(&file) }.map_err(SnapshotFileError::Io)?;
-    Snapshot::open(Box::new(map)).map_err(SnapshotFileError::Unsound)
-}
-
-/// Why a snapshot file is not taken.
-#[derive(Debug)]
-pub enum SnapshotFileError {
-    /// It cannot be read.
-    Io(io::Error),
-    /// It is not a sound snapshot.
-    Unsound(SnapshotError),
-}
-
-impl std::fmt::Display for SnapshotFileError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Io(error) => error.fmt(f),
-            Self::Unsound(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for SnapshotFileError {}
-
 impl Node {
     /// Replays the journal and starts the threads. Nothing is listened on yet, and there is no list.
     ///
@@ -335,8 +300,8 @@ impl Node {
     }
 
     /// Puts a snapshot in force.
-    pub fn set_snapshot(&self, snapshot: Snapshot) {
-        self.replace(|old| World { policy: old.policy.clone(), snapshot: Some(Arc::new(snapshot)) });
+    pub fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
+        self.replace(|old| World { policy: old.policy.clone(), snapshot: Some(snapshot) });
     }
 
     /// The snapshot in force.

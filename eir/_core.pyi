@@ -1,0 +1,237 @@
+"""The data plane and the bulk work, in Rust (`rust/eir-node/src/python.rs`)."""
+
+from collections.abc import Callable
+from os import PathLike
+from typing import Any, Literal, TypeAlias, TypedDict, final
+
+StrPath: TypeAlias = str | PathLike[str]
+Event: TypeAlias = (
+    tuple[Literal["connected"], int, str, int, str]
+    | tuple[Literal["message"], int, bytes]
+    | tuple[Literal["closed"], int, str]
+)
+"""(kind, connection, ...): connected with remote host, remote port and local host; message with its octets; closed with
+the reason."""
+
+KNOWN_AVPS: list[tuple[int, int]]
+"""(vendor, code) of the AVPs that may carry the M bit in a request; the same as the dictionary's."""
+
+class SnapshotError(Exception):
+    """A snapshot file cannot be read or is not sound."""
+
+class BuildError(Exception):
+    """List files were refused, or the snapshot cannot be written."""
+
+class Counts(TypedDict):
+    """How many entries a snapshot holds."""
+
+    white: int
+    black: int
+    grey: int
+    ranges: int
+    exempt_tacs: int
+    allocated_tacs: int
+    exempt_imsis: int
+    pairs: int
+
+class SnapshotInfo(TypedDict):
+    """What a snapshot says of itself; times in seconds since 1970, `tac_as_of` 0 without an allocated-TAC list."""
+
+    sequence: int
+    created_at: int
+    tac_as_of: int
+    counts: Counts
+
+class Explanation(TypedDict):
+    """A verdict and how it was come to: `timer` is (start, deadline), `listing` (list, reason, by the overlay), `range`
+    (list, reason)."""
+
+    status: str
+    rule: str
+    asked: list[str]
+    timer: tuple[int, int] | None
+    listing: tuple[str, str, bool] | None
+    range: tuple[str, str] | None
+
+class PeerStats(TypedDict):
+    """Counters of one peer; `answers` is (rule, list, count)."""
+
+    answers: list[tuple[str, str, int]]
+    watchdogs: int
+    not_started: int
+    hold_timeouts: int
+    lost: int
+    punted: int
+    discarded: int
+
+class Stats(TypedDict):
+    """Everything that the data plane counts or measures."""
+
+    peers: dict[str, PeerStats]
+    before_open: PeerStats
+    answer_bounds_ns: list[int]
+    answer_buckets: list[int]
+    answer_sum_ns: int
+    connections: int
+    accepted: int
+    refused: int
+    unframeable: int
+    stuck: int
+    journal_available: bool
+    journal_bytes: int
+    journal_depth: int
+    journal_records: int
+    journal_syncs: int
+    journal_failures: int
+    timers: int
+    timers_running: int
+    breaker_tripped: bool
+    overlay_entries: int
+
+class BuildReport(TypedDict):
+    """What a build did; `first_wrong_rows` is (file, line, reason)."""
+
+    rows: int
+    wrong_rows: int
+    first_wrong_rows: list[tuple[str, int, str]]
+    check_digit_mismatches: int
+    duplicates: int
+    contradictions: int
+    first_contradictions: list[str]
+    dropped_reasons: int
+    counts: Counts
+    bytes: int
+
+@final
+class Policy:
+    """The settings that the verdict goes by; times in seconds. Raises ValueError for a status that is none."""
+
+    def __new__(
+        cls,
+        *,
+        all_white: bool,
+        no_list: str,
+        malformed: str,
+        home_mccs: list[int],
+        roamer_plmns: list[str],
+        non_roamer_plmns: list[str],
+        hard_reasons: list[str],
+        test_tacs: list[str],
+        tac_max_age: int,
+        stale_after: int,
+        schedule: list[tuple[int, int]],
+        grey_seconds: int,
+        starts_per_minute: int,
+        running: int,
+    ) -> Policy: ...
+
+@final
+class Snapshot:
+    """A mapped snapshot file."""
+
+    @staticmethod
+    def open(path: StrPath) -> Snapshot:
+        """Maps and checks a file; raises SnapshotError."""
+
+    @property
+    def info(self) -> SnapshotInfo: ...
+    def explain(self, imei: str, imsi: str | None, policy: Policy, now: int) -> Explanation:
+        """The verdict of this snapshot alone, without timers and overlay. Raises ValueError for what is no IMSI."""
+
+@final
+class Node:
+    """A running data plane. Raises OSError where the journal or the system's means are not to be had."""
+
+    def __new__(
+        cls,
+        *,
+        origin_host: str,
+        origin_realm: str,
+        origin_state_id: int,
+        workers: int,
+        max_connections: int,
+        max_events: int,
+        hold_ms: int,
+        journal_directory: StrPath,
+        journal_segment_bytes: int,
+        journal_max_bytes: int,
+        policy: Policy,
+    ) -> Node: ...
+    @property
+    def replayed(self) -> tuple[int, int, int]:
+        """(sound records, damaged records, torn octets) that the replay of the journal met at start."""
+
+    def listen(self, host: Any, port: int) -> tuple[str, int]:
+        """Listens on an `ipaddress` address; port 0 takes a free one. Returns what was bound; raises OSError."""
+
+    def stop_listening(self) -> None:
+        """Takes no more connections."""
+
+    def stop(self) -> None:
+        """Closes every connection and stops; the journal is on the disk afterwards."""
+
+    def events_fileno(self) -> int:
+        """A descriptor that is readable while there are events."""
+
+    def take_events(self, most: int) -> list[Event]:
+        """Up to `most` events, the oldest first."""
+
+    def send(self, connection: int, data: bytes) -> bool:
+        """Writes to a connection; False where it is gone or its queue is full."""
+
+    def open(self, connection: int, data: bytes, origin_host: str) -> bool:
+        """Writes to a connection and from then on answers on it, counted for that peer; False where it is gone."""
+
+    def close(self, connection: int, data: bytes) -> bool:
+        """Writes to a connection and closes it; False where it is gone."""
+
+    def idle_seconds(self, connection: int) -> float | None:
+        """Seconds since the last octet came; None where the connection is gone."""
+
+    def set_policy(self, policy: Policy) -> None:
+        """Puts other settings in force."""
+
+    def set_snapshot(self, snapshot: Snapshot) -> None:
+        """Puts other lists in force, whole."""
+
+    def snapshot_info(self) -> SnapshotInfo | None:
+        """The lists in force."""
+
+    def set_overlay(self, imei: str, change: str, reason: str, at: int) -> None:
+        """Changes what the operator says of one device: `white`, `black`, `grey`, `unlisted` (on no list, whatever the
+        snapshot says) or `withdrawn` (the snapshot speaks again). On the disk before this returns. Raises ValueError
+        for what is no IMEI or no change, OSError where it cannot be recorded."""
+
+    def set_breaker(self, tripped: bool, at: int) -> None:
+        """Trips the breaker, or lets timers start again. Raises OSError where that cannot be recorded."""
+
+    def explain(self, imei: str, imsi: str | None, now: int) -> Explanation:
+        """What would be answered now, and why; starts nothing. Raises ValueError for what is no IMSI."""
+
+    def prune(self, now: int) -> None:
+        """Forgets black attempts that no longer count."""
+
+    def stats(self, now: int) -> Stats:
+        """Everything that is counted or measured."""
+
+@final
+class SnapshotBuilder:
+    """List files on their way into a snapshot; `created_at` and `tac_as_of` in seconds since 1970."""
+
+    def __new__(
+        cls, *, strict: bool, max_bad_share: float, sequence: int, created_at: int, tac_as_of: int
+    ) -> SnapshotBuilder: ...
+    def add(self, kind: str, path: StrPath, progress: Callable[[int], object]) -> None:
+        """Reads a file of a kind: `devices`, `ranges`, `allocated-tacs`, `exempt-tacs`, `exempt-imsis` or `pairs`.
+
+        `progress` is called with the octets read so far; what it raises comes out. Raises BuildError where the file is
+        refused, OSError where it cannot be opened, ValueError for an unknown kind."""
+
+    def finish(self, path: StrPath) -> BuildReport:
+        """Writes the snapshot, whole or not at all. Raises BuildError."""
+
+def imei_key(text: str) -> str:
+    """The 14 digits of what a person typed; raises ValueError, for a wrong check digit too."""
+
+def inspect_journal(directory: StrPath) -> tuple[int, int, int, int]:
+    """(sound records, damaged records, torn octets, timers started) of a journal directory; raises OSError."""

@@ -1,0 +1,229 @@
+"""The running node: puts the data plane and the control plane together, and takes them down again.
+
+Called by `cli` for `eir serve`. Start: journal replayed, lists mapped, listeners open, control socket, metrics, ready.
+Stop: no more connections, DPR to all, journal on the disk. A reload that fails leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from eir import _core, config
+from eir.config import Config, ConfigError, Country
+from eir.control import ControlServer
+from eir.diameter.answer import Identity
+from eir.diameter.capabilities import PeerPolicy
+from eir.diameter.peer import DisconnectCause, PeerTimers
+from eir.diameter.server import DiameterServer
+from eir.log import Log
+from eir.metrics import NodeCollector, serve
+from eir.timers import grey
+
+_NICE = 10
+"""How much the control plane stands back behind the threads that answer."""
+_UPKEEP_SECONDS = 600.0
+
+log = Log(__name__)
+
+
+def build_policy(settings: Config, country: Country, now: int) -> _core.Policy:
+    """What the data plane needs of the configuration, with the deadlines of the next weeks."""
+    zone = ZoneInfo(country.timezone)
+    return _core.Policy(
+        all_white=settings.rules.override == "white",
+        no_list=settings.lists.no_list_policy,
+        malformed=settings.rules.malformed,
+        home_mccs=list(country.home_mccs),
+        roamer_plmns=list(country.roamer_plmns),
+        non_roamer_plmns=list(country.non_roamer_plmns),
+        hard_reasons=list(country.hard_reasons),
+        test_tacs=list(country.test_tacs),
+        tac_max_age=settings.lists.tac_max_age,
+        stale_after=settings.lists.stale_after,
+        schedule=grey.schedule(now, country.grey_days, zone),
+        grey_seconds=country.grey_days * 86400,
+        starts_per_minute=settings.breaker.starts_per_minute,
+        running=settings.breaker.running,
+    )
+
+
+def _peer_policy(settings: Config) -> PeerPolicy:
+    return PeerPolicy(tuple(config.allowed_peer(peer) for peer in settings.diameter.peers))
+
+
+def _workers(settings: Config) -> int:
+    return settings.node.workers or max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def _notify(state: str) -> None:
+    """Tells the service manager, where there is one (sd_notify)."""
+    if not (address := os.environ.get("NOTIFY_SOCKET")):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
+        try:
+            notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        except OSError as error:
+            log.warning("the service manager cannot be told", error=str(error))
+
+
+class Application:
+    """One node. `announce` is called with the ready line."""
+
+    def __init__(self, path: Path, announce: Callable[[str], None]) -> None:
+        self._path = path
+        self._announce = announce
+        self._settings, self._country = config.load(path)
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serves until told to stop. Raises OSError and ConfigError where the node cannot start."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_logged)
+        settings = self._settings
+        directory = Path(settings.node.directory)
+        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        now = int(time.time())
+        self._node = _core.Node(
+            origin_host=settings.node.origin_host,
+            origin_realm=settings.node.origin_realm,
+            origin_state_id=now,
+            workers=_workers(settings),
+            max_connections=settings.diameter.max_connections,
+            max_events=settings.diameter.max_events,
+            hold_ms=settings.journal.hold_ms,
+            journal_directory=settings.path(settings.journal.directory),
+            journal_segment_bytes=settings.journal.segment_bytes,
+            journal_max_bytes=settings.journal.max_bytes,
+            policy=build_policy(settings, self._country, now),
+        )
+        # From here on: the threads that answer have started, and those that start later inherit this.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        try:
+            await self._serve()
+        finally:
+            self._node.stop()
+
+    async def _serve(self) -> None:
+        settings = self._settings
+        records, damaged, torn = self._node.replayed
+        log.info("journal replayed", records=records, torn=torn, timers=self._node.stats(0)["timers"])
+        if damaged:
+            log.error("journal records are damaged", damaged=damaged)
+        try:
+            self._load_lists(settings)
+        except ValueError as error:
+            log.error("no valid lists", error=str(error), answer=settings.lists.no_list_policy)
+        timers = PeerTimers(cer_timeout=settings.diameter.cer_timeout, tw=settings.diameter.watchdog)
+        identity = Identity(settings.node.origin_host, settings.node.origin_realm, int(time.time()))
+        self._server = DiameterServer(self._node, identity, _peer_policy(settings), timers)
+        self._server.start()
+        bound = [self._node.listen(*config.parse_endpoint(text)) for text in settings.diameter.listen]
+        control = ControlServer(settings.path(settings.control.socket), self._commands())
+        await control.start()
+        self._collector = NodeCollector(self._node, self._server, settings.lists.stale_after)
+        metrics = ""
+        if settings.metrics.listen:
+            port = serve(self._collector, config.parse_endpoint(settings.metrics.listen))
+            metrics = f" metrics=:{port}"
+        upkeep = asyncio.create_task(self._upkeep())
+        listening = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in bound)
+        self._announce(f"eir ready diameter={listening}{metrics}")
+        _notify("READY=1")
+        await self._stopping.wait()
+        _notify("STOPPING=1")
+        log.info("stopping")
+        upkeep.cancel()
+        await control.stop()
+        self._node.stop_listening()
+        await self._server.disconnect_all(DisconnectCause.REBOOTING, settings.diameter.drain_timeout)
+        self._server.stop()
+
+    def _load_lists(self, settings: Config, path: Path | None = None) -> _core.SnapshotInfo:
+        """Puts a snapshot in force. Raises ValueError; then the lists are those of before."""
+        path = path or settings.path(settings.lists.snapshot)
+        try:
+            snapshot = _core.Snapshot.open(path)
+        except _core.SnapshotError as error:
+            raise ValueError(f"{path}: {error}") from error
+        self._node.set_snapshot(snapshot)
+        info = snapshot.info
+        log.info("lists in force", path=str(path), sequence=info["sequence"], **info["counts"])
+        return info
+
+    def _reload(self) -> None:
+        """Takes the configuration anew: peers, rules and lists. The rest waits for a restart. Raises ValueError."""
+        try:
+            settings, country = config.load(self._path)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        self._load_lists(settings)
+        self._settings, self._country = settings, country
+        self._node.set_policy(build_policy(settings, country, int(time.time())))
+        self._server.policy = _peer_policy(settings)
+        self._collector.stale_after = settings.lists.stale_after
+
+    def _reload_logged(self) -> None:
+        _notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            self._reload()
+            log.info("reloaded")
+        except ValueError as error:
+            log.error("reload refused, everything is as before", error=str(error))
+        _notify("READY=1")
+
+    async def _upkeep(self) -> None:
+        """What must be done again and again, and waits for nobody: deadlines ahead, old attempts forgotten, alarms."""
+        while True:
+            await asyncio.sleep(_UPKEEP_SECONDS)
+            now = int(time.time())
+            self._node.set_policy(build_policy(self._settings, self._country, now))
+            self._node.prune(now)
+            stats = self._node.stats(now)
+            if not stats["journal_available"]:
+                log.error("the journal is full or failing: no timer starts")
+            if stats["breaker_tripped"]:
+                log.error("the breaker is tripped: no timer starts until an operator confirms")
+            info = self._node.snapshot_info()
+            if info is None:
+                log.error("no valid lists", answer=self._settings.lists.no_list_policy)
+            elif now - info["created_at"] > self._settings.lists.stale_after:
+                log.error("the lists are stale: no timer expires", age_seconds=now - info["created_at"])
+
+    def _commands(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
+        return {
+            "check": self._check,
+            "peers": lambda _: [asdict(peer) for peer in self._server.peers()],
+            "status": self._status,
+            "reload": lambda _: self._reload(),
+            "lists-load": lambda ask: self._load_lists(self._settings, Path(ask["path"]) if ask.get("path") else None),
+            "lists-set": self._set_overlay,
+            "breaker-reset": lambda _: self._reset_breaker(),
+        }
+
+    def _check(self, ask: Mapping[str, Any]) -> _core.Explanation:
+        return self._node.explain(ask["imei"], ask.get("imsi"), int(time.time()))
+
+    def _status(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        stats = self._node.stats(int(time.time()))
+        return {"lists": self._node.snapshot_info(), "stats": stats, "open_peers": self._server.open_peers()}
+
+    def _set_overlay(self, ask: Mapping[str, Any]) -> None:
+        imei, change, reason = ask["imei"], ask["change"], ask["reason"]
+        self._node.set_overlay(imei, change, reason, int(time.time()))
+        log.info("operator changed a listing", imei=_core.imei_key(imei), change=change, reason=reason)
+
+    def _reset_breaker(self) -> None:
+        self._node.set_breaker(False, int(time.time()))
+        log.info("operator reset the breaker")

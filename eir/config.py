@@ -1,0 +1,206 @@
+"""The configuration: TOML in, frozen typed models out.
+
+Called once at start and at every reload by `app` and `cli`. A key that is unknown, of the wrong type or out of range
+is an error that names the key. `config/eir.toml` holds every key with its default; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import Meta, Struct
+
+from eir.diameter.capabilities import AllowedPeer
+
+Positive = Annotated[int, Meta(ge=1)]
+Identity = Annotated[str, Meta(pattern=r"^[!-~]{1,255}$")]
+"""A DiameterIdentity (RFC 6733 4.3.1): printable ASCII without spaces."""
+Status = Literal["white", "grey", "black", "unknown"]
+Plmn = Annotated[str, Meta(pattern=r"^[0-9]{5,6}$")]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text names the file and the key."""
+
+
+class _Section(Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class NodeSection(_Section, frozen=True):
+    """Who the node is and where it keeps its state."""
+
+    origin_host: Identity = "eir.epc.mnc001.mcc001.3gppnetwork.org"
+    origin_realm: Identity = "epc.mnc001.mcc001.3gppnetwork.org"
+    country: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$")] = "kz"
+    directory: str = "/var/lib/eir"
+    workers: Annotated[int, Meta(ge=0, le=256)] = 0
+
+
+class PeerSection(_Section, frozen=True):
+    """Peers that may connect."""
+
+    origin_host: Identity
+    networks: Annotated[tuple[str, ...], Meta(min_length=1)]
+
+
+class DiameterSection(_Section, frozen=True):
+    """Where Diameter peers find the node; times in seconds."""
+
+    listen: Annotated[tuple[str, ...], Meta(min_length=1)] = ("127.0.0.1:3868", "[::1]:3868")
+    max_connections: Positive = 2000
+    cer_timeout: Annotated[float, Meta(gt=0)] = 10.0
+    watchdog: Annotated[float, Meta(ge=6)] = 30.0
+    drain_timeout: Annotated[float, Meta(ge=0)] = 5.0
+    max_events: Annotated[int, Meta(ge=64)] = 4096
+    peers: tuple[PeerSection, ...] = (PeerSection("*", ("127.0.0.0/8", "::1/128")),)
+
+
+class ListsSection(_Section, frozen=True):
+    """The lists; times in seconds."""
+
+    snapshot: Annotated[str, Meta(min_length=1)] = "lists.eirs"
+    no_list_policy: Status = "white"
+    stale_after: Positive = 2 * 86400
+    tac_max_age: Positive = 30 * 86400
+
+
+class RulesSection(_Section, frozen=True):
+    """What the operator decides about verdicts."""
+
+    override: Literal["off", "white"] = "off"
+    malformed: Literal["black", "unknown"] = "black"
+
+
+class JournalSection(_Section, frozen=True):
+    """What is recorded before it is answered."""
+
+    directory: Annotated[str, Meta(min_length=1)] = "journal"
+    hold_ms: Annotated[int, Meta(ge=0, le=60_000)] = 500
+    segment_bytes: Annotated[int, Meta(ge=4096)] = 64 << 20
+    max_bytes: Annotated[int, Meta(ge=8192)] = 8 << 30
+
+
+class BreakerSection(_Section, frozen=True):
+    """When timers stop starting."""
+
+    starts_per_minute: Positive = 100_000
+    running: Positive = 5_000_000
+
+
+class MetricsSection(_Section, frozen=True):
+    """Where Prometheus finds the counters."""
+
+    listen: str = "127.0.0.1:9464"
+
+
+class ControlSection(_Section, frozen=True):
+    """Where the command line finds the node."""
+
+    socket: Annotated[str, Meta(min_length=1)] = "control.sock"
+
+
+class LogSection(_Section, frozen=True):
+    """What is logged."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Country(_Section, frozen=True):
+    """A country's profile: its rules in numbers."""
+
+    name: str
+    timezone: str
+    grey_days: Annotated[int, Meta(ge=1, le=3650)]
+    home_mccs: tuple[Annotated[int, Meta(ge=0, le=999)], ...]
+    roamer_plmns: tuple[Plmn, ...]
+    non_roamer_plmns: tuple[Plmn, ...]
+    hard_reasons: tuple[Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$")], ...]
+    test_tacs: tuple[Annotated[str, Meta(pattern=r"^[0-9]{1,8}$")], ...]
+
+
+class Config(_Section, frozen=True):
+    """The whole configuration file."""
+
+    node: NodeSection = NodeSection()
+    diameter: DiameterSection = DiameterSection()
+    lists: ListsSection = ListsSection()
+    rules: RulesSection = RulesSection()
+    journal: JournalSection = JournalSection()
+    breaker: BreakerSection = BreakerSection()
+    metrics: MetricsSection = MetricsSection()
+    control: ControlSection = ControlSection()
+    log: LogSection = LogSection()
+
+    def path(self, value: str) -> Path:
+        """A path of this configuration; relative ones start at `node.directory`."""
+        return Path(self.node.directory) / value
+
+
+_Model = TypeVar("_Model", bound=Struct)
+
+Endpoint = tuple[IPv4Address | IPv6Address, int]
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Address and port of "HOST:PORT" or "[IPv6]:PORT", the host being numeric. Raises ValueError."""
+    match = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+)):([0-9]{1,5})", text)
+    if match is None or int(match[3]) > 65535:
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return ip_address(match[1] or match[2]), int(match[3])
+
+
+def allowed_peer(peer: PeerSection) -> AllowedPeer:
+    """The entry of the peer policy that this section stands for. Raises ValueError."""
+    return AllowedPeer(peer.origin_host, tuple(ip_network(text) for text in peer.networks))
+
+
+def load(path: Path) -> tuple[Config, Country]:
+    """Reads a configuration file and the country profile that it names. Raises ConfigError."""
+    config = _read(path, Config)
+    country = _read(path.parent / "countries" / f"{config.node.country}.toml", Country)
+    _check(path, config)
+    try:
+        ZoneInfo(country.timezone)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{config.node.country}.toml: timezone: {error}") from error
+    return config, country
+
+
+def _read(path: Path, model: type[_Model]) -> _Model:
+    try:
+        with path.open("rb") as file:
+            return msgspec.convert(tomllib.load(file), model)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except msgspec.ValidationError as error:
+        what, _, key = str(error).partition(" - at `$")
+        unknown = re.fullmatch(r"Object contains unknown field `(.+)`", what)
+        where = key.rstrip("`").lstrip(".")
+        if unknown:
+            where, what = ".".join(filter(None, (where, unknown[1]))), "unknown key"
+        raise ConfigError(f"{path}: {where or 'top level'}: {what}") from error
+
+
+def _check(path: Path, config: Config) -> None:
+    """What a type cannot say."""
+    for key, texts in (("diameter.listen", config.diameter.listen), ("metrics.listen", (config.metrics.listen,))):
+        for text in texts:
+            try:
+                if text or key == "diameter.listen":
+                    parse_endpoint(text)
+            except ValueError as error:
+                raise ConfigError(f"{path}: {key}: {error}") from error
+    for number, peer in enumerate(config.diameter.peers):
+        try:
+            allowed_peer(peer)
+        except ValueError as error:
+            raise ConfigError(f"{path}: diameter.peers[{number}]: {error}") from error

@@ -1,0 +1,1 @@
+"""The lists, from the command line's side."""

@@ -1,0 +1,158 @@
+"""The counters as Prometheus reads them.
+
+A collector that asks the data plane and the Diameter server when it is scraped; nothing is counted here. Metric names
+are a promise to those who have dashboards: a test holds them. Called by `app`, in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from eir.config import Endpoint
+
+if TYPE_CHECKING:
+    from eir import _core
+    from eir.diameter.server import DiameterServer
+
+PROTOCOL = "s13"
+
+
+class NodeCollector(Collector):
+    """Everything that the node counts; `stale_after` in seconds."""
+
+    def __init__(self, node: _core.Node, server: DiameterServer, stale_after: int) -> None:
+        self.stale_after = stale_after
+        self._node = node
+        self._server = server
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: what there is depends on the peers that were seen."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, as they stand."""
+        now = int(time.time())
+        stats = self._node.stats(now)
+        yield from _answers(stats)
+        yield from self._messages(stats)
+        yield from self._connections(stats)
+        yield from _journal(stats)
+        yield from _timers(stats)
+        yield from self._lists(stats, now)
+
+    def _messages(self, stats: _core.Stats) -> Iterator[Metric]:
+        outcomes = self._server.outcomes
+        refused = CounterMetricFamily(
+            "eir_refused", "Answers other than success, by peer and Result-Code", labels=("peer", "code")
+        )
+        for (peer, code), count in list(outcomes.refused.items()):
+            refused.add_metric((peer, str(code)), count)
+        yield refused
+        discarded = CounterMetricFamily("eir_discarded", "Messages discarded, by reason", labels=("reason",))
+        for reason, count in list(outcomes.discarded.items()):
+            discarded.add_metric((str(reason),), count)
+        peers = [stats["before_open"], *stats["peers"].values()]
+        discarded.add_metric(("control-plane-full",), sum(peer["discarded"] for peer in peers))
+        yield discarded
+        yield CounterMetricFamily(
+            "eir_undelivered", "Messages of the control plane that a connection did not take", outcomes.undelivered
+        )
+        yield CounterMetricFamily(
+            "eir_lost_answers", "Requests whose connection was gone before the answer", sum(p["lost"] for p in peers)
+        )
+
+    def _connections(self, stats: _core.Stats) -> Iterator[Metric]:
+        yield GaugeMetricFamily("eir_connections", "Connections, open or not", stats["connections"])
+        yield GaugeMetricFamily("eir_open_peers", "Connections whose peer is open", self._server.open_peers())
+        yield CounterMetricFamily("eir_connections_accepted", "Connections accepted", stats["accepted"])
+        yield CounterMetricFamily("eir_connections_refused", "Connections refused: too many", stats["refused"])
+        closed = CounterMetricFamily("eir_connections_closed", "Connections ended, by reason", labels=("reason",))
+        for reason, count in list(self._server.outcomes.closed.items()):
+            closed.add_metric((str(reason),), count)
+        yield closed
+
+    def _lists(self, stats: _core.Stats, now: int) -> Iterator[Metric]:
+        info = self._node.snapshot_info()
+        yield GaugeMetricFamily("eir_lists_valid", "1 where there is a valid snapshot", int(info is not None))
+        yield GaugeMetricFamily("eir_overlay_entries", "Devices in the overlay", stats["overlay_entries"])
+        if info is None:
+            return
+        age = max(0, now - info["created_at"])
+        yield GaugeMetricFamily("eir_lists_sequence", "Sequence number of the snapshot", info["sequence"])
+        yield GaugeMetricFamily("eir_lists_age_seconds", "Seconds since the snapshot was built", age)
+        yield GaugeMetricFamily("eir_lists_stale", "1 where timers no longer expire", int(age > self.stale_after))
+        entries = GaugeMetricFamily("eir_lists_entries", "Entries of the snapshot, by section", labels=("section",))
+        for section, count in info["counts"].items():
+            assert isinstance(count, int)
+            entries.add_metric((section,), count)
+        yield entries
+
+
+def _answers(stats: _core.Stats) -> Iterator[Metric]:
+    answers = CounterMetricFamily(
+        "eir_answers", "Answers, by protocol, peer, rule and list", labels=("protocol", "peer", "rule", "list")
+    )
+    by_peer = {
+        "watchdogs": CounterMetricFamily("eir_watchdogs", "Device-Watchdog-Requests answered", labels=("peer",)),
+        "not_started": CounterMetricFamily(
+            "eir_not_started", "First attaches that started no timer: journal or breaker", labels=("peer",)
+        ),
+        "hold_timeouts": CounterMetricFamily(
+            "eir_hold_timeouts", "Answers that left before their record was safe", labels=("peer",)
+        ),
+        "punted": CounterMetricFamily("eir_punted", "Messages handed to the control plane", labels=("peer",)),
+    }
+    for name, peer in stats["peers"].items():
+        for rule, listed, count in peer["answers"]:
+            answers.add_metric((PROTOCOL, name, rule, listed), count)
+        by_peer["watchdogs"].add_metric((name,), peer["watchdogs"])
+        by_peer["not_started"].add_metric((name,), peer["not_started"])
+        by_peer["hold_timeouts"].add_metric((name,), peer["hold_timeouts"])
+        by_peer["punted"].add_metric((name,), peer["punted"])
+    yield answers
+    yield from by_peer.values()
+    total = 0
+    buckets = []
+    for bound, count in zip([*stats["answer_bounds_ns"], None], stats["answer_buckets"], strict=True):
+        total += count
+        buckets.append(("+Inf" if bound is None else repr(bound / 1e9), total))
+    yield HistogramMetricFamily(
+        "eir_answer_seconds",
+        "Time from the read of a request to the write of its answer",
+        buckets=buckets,
+        sum_value=stats["answer_sum_ns"] / 1e9,
+    )
+
+
+def _journal(stats: _core.Stats) -> Iterator[Metric]:
+    yield GaugeMetricFamily("eir_journal_available", "1 where records are kept", int(stats["journal_available"]))
+    yield GaugeMetricFamily("eir_journal_bytes", "Octets of the journal", stats["journal_bytes"])
+    yield GaugeMetricFamily("eir_journal_depth", "Records that are not on the disk yet", stats["journal_depth"])
+    yield CounterMetricFamily("eir_journal_records", "Records taken in", stats["journal_records"])
+    yield CounterMetricFamily("eir_journal_syncs", "Calls of fdatasync", stats["journal_syncs"])
+    yield CounterMetricFamily("eir_journal_failures", "Writes and syncs that failed", stats["journal_failures"])
+
+
+def _timers(stats: _core.Stats) -> Iterator[Metric]:
+    yield GaugeMetricFamily("eir_timers", "Timers, expired ones among them", stats["timers"])
+    yield GaugeMetricFamily("eir_timers_running", "Timers that have not expired", stats["timers_running"])
+    yield GaugeMetricFamily("eir_breaker_tripped", "1 where no timer starts", int(stats["breaker_tripped"]))
+
+
+def serve(collector: NodeCollector, endpoint: Endpoint) -> int:
+    """Serves /metrics from a thread of its own and returns the port. Raises OSError."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    host, port = endpoint
+    server, _ = start_http_server(port, str(host), registry)
+    return int(server.server_port)

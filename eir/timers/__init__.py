@@ -1,0 +1,1 @@
+"""Temporary access: when it ends."""
