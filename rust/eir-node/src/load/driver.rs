@@ -13,7 +13,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::answers::MAX_MESSAGE;
 use super::identities::Identities;
 use super::messages::Origin;
-use super::peer::{Asked, Gone, Peer, Progress, Run};
+use super::peer::{Asked, Peer, Progress, Run};
 use super::report::{LoadReport, Tally};
 use super::{LoadError, LoadMode, LoadPlan};
 
@@ -83,10 +83,10 @@ impl<'a> Driver<'a> {
         self.peers.run.refill = false;
         self.wait_until(self.plan.grace, |peers| peers.outstanding() == 0)?;
         self.peers.leaving = true;
-        self.peers.each(|peer, _| {
+        for peer in self.peers.peers.iter_mut().flatten() {
             peer.disconnect();
-            peer.flush()
-        });
+            peer.flush();
+        }
         self.wait_until(LEAVE_TIMEOUT, |peers| peers.open == 0)?;
         Ok(self.peers.run.tally.finish())
     }
@@ -95,10 +95,10 @@ impl<'a> Driver<'a> {
     fn closed(&mut self, end: u64, cancel: &AtomicBool) -> Result<(), LoadError> {
         self.peers.run.refill = true;
         let now = self.peers.run.now();
-        self.peers.each(|peer, run| {
-            peer.fill(run, now);
-            peer.flush()
-        });
+        for peer in self.peers.peers.iter_mut().flatten() {
+            peer.fill(&mut self.peers.run, now);
+            peer.flush();
+        }
         while self.peers.goes_on(cancel) && self.peers.run.now() < end {
             self.turn(LONGEST_SLEEP)?;
         }
@@ -150,7 +150,7 @@ impl<'a> Driver<'a> {
         for event in &self.events {
             let Token(index) = event.token();
             if event.is_writable() {
-                self.peers.serve(index, |peer, _| peer.flush());
+                self.peers.flush(index);
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 self.peers.receive(index, event.is_read_closed());
@@ -198,35 +198,28 @@ impl Peers {
         self.peers.iter().flatten().map(Peer::outstanding).sum()
     }
 
-    /// Does `what` to one connection, if it is still there, and drops it if that was its end.
-    #[inline]
-    fn serve<T>(&mut self, index: usize, what: impl FnOnce(&mut Peer, &mut Run) -> Result<T, Gone>) -> Option<T> {
-        let place = self.peers.get_mut(index)?;
-        match what(place.as_mut()?, &mut self.run) {
-            Ok(outcome) => Some(outcome),
-            Err(gone) => {
+    fn flush(&mut self, index: usize) {
+        if let Some(Some(peer)) = self.peers.get_mut(index) {
+            peer.flush();
+        }
+    }
+
+    /// Serves a readable connection, if it is still there, and drops it if this was its end.
+    fn receive(&mut self, index: usize, to_end: bool) {
+        let Some(place) = self.peers.get_mut(index) else {
+            return;
+        };
+        match place.as_mut().map(|peer| peer.receive(&mut self.run, &mut self.scratch, to_end)) {
+            None | Some(Ok(Progress::Drained)) => {}
+            Some(Ok(Progress::More)) => self.unread.push(index),
+            Some(Err(gone)) => {
                 *place = None;
                 self.open -= 1;
                 if !self.leaving {
                     self.run.tally.connection_lost(|| gone.to_string());
                 }
-                None
             }
         }
-    }
-
-    fn each(&mut self, mut what: impl FnMut(&mut Peer, &mut Run) -> Result<(), Gone>) {
-        for index in 0..self.peers.len() {
-            self.serve(index, &mut what);
-        }
-    }
-
-    fn receive(&mut self, index: usize, to_end: bool) {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        if self.serve(index, |peer, run| peer.receive(run, &mut scratch, to_end)) == Some(Progress::More) {
-            self.unread.push(index);
-        }
-        self.scratch = scratch;
     }
 
     /// Sends what is due at `now`, a burst at most.
@@ -240,7 +233,7 @@ impl Peers {
         }
         let mut touched = std::mem::take(&mut self.touched);
         for index in touched.drain(..) {
-            self.serve(index, |peer, _| peer.flush());
+            self.flush(index);
         }
         self.touched = touched;
     }

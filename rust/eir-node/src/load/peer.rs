@@ -181,23 +181,22 @@ impl Peer {
         self.backlog.extend_from_slice(&self.origin.dpr(ONLY_ONE));
     }
 
-    /// Writes as much as the socket takes.
-    pub(super) fn flush(&mut self) -> Result<(), Gone> {
+    /// Writes as much as the socket takes. A socket that fails here may still hold answers that came before it did, so
+    /// the connection is only asked nothing more; reading it to its end is what ends it.
+    pub(super) fn flush(&mut self) {
         let mut written = 0;
-        let outcome = loop {
-            match self.backlog.get(written..) {
-                None | Some([]) => break Ok(()),
-                Some(rest) => match self.stream.write(rest) {
-                    Ok(0) => break Err(Gone::Closed),
-                    Ok(count) => written += count,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
-                    Err(error) => break Err(error.into()),
-                },
+        while let Some(rest @ [_, ..]) = self.backlog.get(written..) {
+            match self.stream.write(rest) {
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    self.closing = true;
+                    written = self.backlog.len();
+                }
             }
-        };
-        self.backlog.drain(..written.min(self.backlog.len()));
-        outcome
+        }
+        self.backlog.drain(..written);
     }
 
     /// Reads what is there, takes it, and writes what follows from it. `scratch` has room for one chunk and one
@@ -227,7 +226,7 @@ impl Peer {
             if run.refill {
                 self.fill(run, now);
             }
-            self.flush()?;
+            self.flush();
             // With edge-triggered events a short read means that the next octet raises a new event (epoll(7)).
             if count < room && !to_end {
                 return Ok(Progress::Drained);
