@@ -102,6 +102,32 @@ class BuildReport(TypedDict):
     counts: Counts
     bytes: int
 
+class LoadReport(TypedDict):
+    """What a load found: counts of requests and answers, latencies in nanoseconds, `rate` in answers a second, and with
+    `record_answers` every (IMEI of 14 digits, status)."""
+
+    sent: int
+    answered: int
+    white: int
+    black: int
+    grey: int
+    no_status: int
+    errors: dict[int, int]
+    lost: int
+    unsent: int
+    unmatched: int
+    connections_lost: int
+    first_loss: str | None
+    seconds: float
+    rate: float
+    mean_ns: float
+    p50_ns: int
+    p90_ns: int
+    p99_ns: int
+    p999_ns: int
+    max_ns: int
+    answers: list[tuple[int, str | None]]
+
 @final
 class Policy:
     """The settings that the verdict goes by; times in seconds. Raises ValueError for a status that is none."""
@@ -235,3 +261,28 @@ def imei_key(text: str) -> str:
 
 def inspect_journal(directory: StrPath) -> tuple[int, int, int, int]:
     """(sound records, damaged records, torn octets, timers started) of a journal directory; raises OSError."""
+
+def run_load(
+    host: Any,
+    port: int,
+    *,
+    window: int | None = None,
+    rate: int | None = None,
+    duration: float,
+    warm_up: float = 0.0,
+    connections: int = 1,
+    imeis: list[int] | None = None,
+    imei_range: tuple[int, int] | None = None,
+    walk: bool = False,
+    imsis: tuple[int, int] | None = None,
+    max_outstanding: int = 10_000,
+    seed: int = 1,
+    busy_poll: bool = False,
+    record_answers: bool = False,
+    realm: str | None = None,
+) -> LoadReport:
+    """Asks a node about devices and times the answers: closed loop with `window`, open loop with `rate` (a second).
+
+    Devices are 14-digit numbers: a list drawn from at random, or a range (end excluded) drawn from at random or, with
+    `walk`, gone through once. `imsis` is (first, count) of test subscribers of MCC 001; without, requests name none.
+    Raises ValueError for a plan that cannot be run and OSError where a connection cannot be opened."""

@@ -5,6 +5,7 @@
 pub mod connection;
 pub mod events;
 pub mod journal_writer;
+pub mod load;
 pub mod node;
 #[cfg(feature = "python")]
 mod python;

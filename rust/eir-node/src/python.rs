@@ -2,6 +2,8 @@
 //!
 //! Calls that take time let go of the GIL; no thread of the data plane ever takes it.
 
+mod load;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
@@ -461,6 +463,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("SnapshotError", module.py().get_type::<SnapshotError>())?;
     module.add("BuildError", module.py().get_type::<BuildError>())?;
     module.add_function(wrap_pyfunction!(imei_key, module)?)?;
+    module.add_function(wrap_pyfunction!(load::run_load, module)?)?;
     module.add_function(wrap_pyfunction!(inspect_journal, module)?)?;
     let of_vendor = |vendor: u32, codes: &[u32]| codes.iter().map(|code| (vendor, *code)).collect::<Vec<_>>();
     module.add("KNOWN_AVPS", [of_vendor(0, KNOWN_IETF), of_vendor(VENDOR_3GPP, KNOWN_3GPP)].concat())?;

@@ -1,0 +1,124 @@
+//! The bare echo: what the node's I/O costs without the node.
+//!
+//! One task a connection, one read, an answer to each whole message in it, one write; the answer is the begin of the
+//! request with the R bit cleared and the length set. What the node is slower than this, it spends on its own work.
+//!
+//! `echo --listen 127.0.0.1:3868 [--reply-bytes 200] [--read-bytes 65536] [--workers 1] [--cpu N]`
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use eir_bench::arguments::Arguments;
+use eir_bench::processor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Octets asked of one read, unless --read-bytes says otherwise.
+const READ_BYTES: usize = 64 * 1024;
+/// Octets of an answer, unless --reply-bytes says otherwise: about what an ECA has.
+const REPLY_BYTES: usize = 200;
+/// A message longer than this is none.
+const MAX_MESSAGE: usize = 16 * 1024;
+const HEADER: usize = 20;
+const CAPABILITIES_EXCHANGE: [u8; 3] = [0, 1, 1];
+/// Result-Code 2001.
+const SUCCESS: [u8; 12] = [0, 0, 1, 12, 0x40, 0, 0, 12, 0, 0, 7, 0xD1];
+
+#[derive(Clone, Copy)]
+struct Options {
+    listen: SocketAddr,
+    reply_bytes: usize,
+    read_bytes: usize,
+    workers: usize,
+}
+
+fn main() -> ExitCode {
+    match options().and_then(|options| serve(options).map_err(|error| error.to_string())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(what) => {
+            eprintln!("echo: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options() -> Result<Options, String> {
+    let mut given = Arguments::of_process()?;
+    let options = Options {
+        listen: given.get("listen")?.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 3868))),
+        reply_bytes: given.get("reply-bytes")?.unwrap_or(REPLY_BYTES).next_multiple_of(4).clamp(HEADER, MAX_MESSAGE),
+        read_bytes: given.get("read-bytes")?.unwrap_or(READ_BYTES).max(1024),
+        workers: given.get("workers")?.unwrap_or(1).max(1),
+    };
+    if let Some(processor) = given.get("cpu")? {
+        processor::pin(processor).map_err(|error| format!("--cpu {processor}: {error}"))?;
+    }
+    given.finish()?;
+    Ok(options)
+}
+
+fn serve(options: Options) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(options.workers).enable_io().build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(options.listen).await?;
+        println!("listening on {}", listener.local_addr()?);
+        loop {
+            let (stream, peer) = listener.accept().await?;
+            tokio::spawn(async move {
+                if let Err(error) = echo(stream, options).await {
+                    eprintln!("echo: {peer}: {error}");
+                }
+            });
+        }
+    })
+}
+
+async fn echo(mut stream: TcpStream, options: Options) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut input = vec![0; options.read_bytes + MAX_MESSAGE];
+    let mut held = 0;
+    let mut output = Vec::new();
+    loop {
+        let space = input.get_mut(held..held + options.read_bytes).unwrap_or_default();
+        let count = stream.read(space).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        let end = held + count;
+        let answered = answer(input.get(..end).unwrap_or_default(), options.reply_bytes, &mut output)?;
+        input.copy_within(answered..end, 0);
+        held = end - answered;
+        stream.write_all(&output).await?;
+        output.clear();
+    }
+}
+
+/// Appends an answer to each whole message in `input`, and returns where the first that is not whole begins.
+fn answer(input: &[u8], reply_bytes: usize, output: &mut Vec<u8>) -> io::Result<usize> {
+    let mut rest = input;
+    while let Some([_, l0, l1, l2, _, code @ .., _, _, _, _, _, _, _, _, _, _, _, _]) = rest.first_chunk::<HEADER>() {
+        let length = u32::from_be_bytes([0, *l0, *l1, *l2]) as usize;
+        if !(HEADER..=MAX_MESSAGE).contains(&length) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a message with an impossible length"));
+        }
+        let Some((message, after)) = rest.split_at_checked(length) else {
+            break;
+        };
+        let start = output.len();
+        if *code == CAPABILITIES_EXCHANGE {
+            output.extend_from_slice(message.get(..HEADER).unwrap_or_default());
+            output.extend_from_slice(&SUCCESS);
+        } else {
+            output.extend_from_slice(message.get(..reply_bytes).unwrap_or(message));
+            output.resize(start + reply_bytes, 0);
+        }
+        let size = (output.len() - start) as u32;
+        if let Some([version, l0, l1, l2, flags, ..]) = output.get_mut(start..) {
+            [*version, *l0, *l1, *l2] = (1 << 24 | size).to_be_bytes();
+            *flags = 0;
+        }
+        rest = after;
+    }
+    Ok(input.len() - rest.len())
+}

@@ -1,0 +1,311 @@
+//! One connection of the load generator: its socket, its backlog, its outstanding requests.
+//!
+//! RFC 6733 clauses 5.3 to 5.5 from the side that connects. Called by `driver` when the socket is ready or a request is
+//! due. One read is answered as a whole: all messages in it are taken, all that follows from them goes out in one write,
+//! and the clock is read once. Whatever the node sends, the worst outcome is [`Gone`].
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::TcpStream as BlockingStream;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+
+use super::answers::{MAX_MESSAGE, Message, Unframeable, next_message, verdict};
+use super::identities::Identities;
+use super::messages::{
+    CAPABILITIES_EXCHANGE, DEVICE_WATCHDOG, DISCONNECT_PEER, EcrTemplate, ME_IDENTITY_CHECK, Origin, SUCCESS,
+};
+use super::outstanding::{Outstanding, Request};
+use super::report::Tally;
+use super::{LoadError, LoadPlan};
+
+/// Longest time for a connection to be open and its CEA to be there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Reads before other connections have their turn.
+const READS_PER_TURN: usize = 16;
+/// Answers to the node's own requests that may wait for it to read, in octets.
+const MAX_OWN_BACKLOG: usize = 1 << 20;
+/// Identifier of a CER and a DPR, of which there is never more than one.
+const ONLY_ONE: u32 = 1;
+
+/// What the connections of a run share.
+pub(super) struct Run {
+    pub started: Instant,
+    pub identities: Identities,
+    pub tally: Tally,
+    /// End-to-End Identifier of the next request.
+    pub serial: u32,
+    /// Each answer is followed by a request, while there is something to ask.
+    pub refill: bool,
+    /// There is nothing more to ask.
+    pub exhausted: bool,
+}
+
+impl Run {
+    /// Nanoseconds since the start.
+    #[inline]
+    pub(super) fn now(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+}
+
+/// Why a connection is over.
+#[derive(Debug)]
+pub(super) enum Gone {
+    /// The node answered the DPR with which this side left.
+    Left,
+    /// The node closed it.
+    Closed,
+    /// The node sent what is no Diameter message.
+    Unframeable,
+    /// The node sends requests and reads no answers.
+    NotReading,
+    /// The socket failed.
+    Io(io::Error),
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Left => f.write_str("this side disconnected"),
+            Self::Closed => f.write_str("the node closed the connection"),
+            Self::Unframeable => f.write_str("the node sent what is no Diameter message"),
+            Self::NotReading => f.write_str("the node sends requests and reads no answers"),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<Unframeable> for Gone {
+    fn from(Unframeable: Unframeable) -> Self {
+        Self::Unframeable
+    }
+}
+
+impl From<io::Error> for Gone {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// What became of a request that was to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It is in the backlog; [`Peer::flush`] sends it.
+    Queued,
+    /// This connection can send none now.
+    Full,
+    /// There is nothing more to ask.
+    Exhausted,
+}
+
+/// Whether a readable connection has been read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// It has; the event queue tells when there is more.
+    Drained,
+    /// It may have more, and no event will tell.
+    More,
+}
+
+/// An open connection, after its capability exchange.
+pub(super) struct Peer {
+    /// Registered by `driver`.
+    pub stream: TcpStream,
+    origin: Origin,
+    template: EcrTemplate,
+    outstanding: Outstanding,
+    /// What the socket has not taken yet.
+    backlog: Vec<u8>,
+    /// The begin of a message whose rest has not come.
+    partial: Vec<u8>,
+    /// No further request: the node, or this side, has sent a DPR.
+    closing: bool,
+}
+
+impl Peer {
+    /// Connects and exchanges capabilities, waiting for both.
+    pub(super) fn connect(plan: &LoadPlan, origin: Origin) -> Result<Self, LoadError> {
+        let (stream, partial) = open(plan, &origin)?;
+        let template = EcrTemplate::new(&origin, &plan.destination_realm, plan.imsis.is_some(), plan.imei_digits);
+        let slots = plan.slots_per_connection();
+        Ok(Self {
+            stream,
+            template,
+            outstanding: Outstanding::new(slots),
+            backlog: Vec::new(),
+            partial,
+            closing: false,
+            origin,
+        })
+    }
+
+    /// Number of requests without an answer.
+    pub(super) fn outstanding(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    /// Whether nothing waits to be written.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.backlog.is_empty()
+    }
+
+    /// Queues one request that is, or was to be, sent at `time`.
+    #[inline]
+    pub(super) fn ask(&mut self, run: &mut Run, time: u64) -> Asked {
+        if self.closing || self.outstanding.is_full() {
+            return Asked::Full;
+        }
+        let Some(identity) = run.identities.next() else {
+            run.exhausted = true;
+            return Asked::Exhausted;
+        };
+        let Some(hop_by_hop) = self.outstanding.insert(Request { sent: time, imei: identity.imei }) else {
+            return Asked::Full;
+        };
+        run.serial = run.serial.wrapping_add(1);
+        self.template.append(&mut self.backlog, hop_by_hop, run.serial, identity);
+        run.tally.sent(time);
+        Asked::Queued
+    }
+
+    /// Queues requests until the window is full.
+    pub(super) fn fill(&mut self, run: &mut Run, now: u64) {
+        while self.ask(run, now) == Asked::Queued {}
+    }
+
+    /// Queues the DPR; nothing is asked after it.
+    pub(super) fn disconnect(&mut self) {
+        self.closing = true;
+        self.backlog.extend_from_slice(&self.origin.dpr(ONLY_ONE));
+    }
+
+    /// Writes as much as the socket takes. A socket that fails here may still hold answers that came before it did, so
+    /// the connection is only asked nothing more; reading it to its end is what ends it.
+    pub(super) fn flush(&mut self) {
+        let mut written = 0;
+        while let Some(rest @ [_, ..]) = self.backlog.get(written..) {
+            match self.stream.write(rest) {
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    self.closing = true;
+                    written = self.backlog.len();
+                }
+            }
+        }
+        self.backlog.drain(..written);
+    }
+
+    /// Reads what is there, takes it, and writes what follows from it. `scratch` has room for one chunk and one
+    /// message. With `to_end` a short read is not taken for the last: the node has closed its side.
+    pub(super) fn receive(&mut self, run: &mut Run, scratch: &mut [u8], to_end: bool) -> Result<Progress, Gone> {
+        for _ in 0..READS_PER_TURN {
+            let held = self.partial.len();
+            // Everything behind what is held but the room for one message: a chunk's worth.
+            let limit = (scratch.len() - MAX_MESSAGE + held).min(scratch.len());
+            let Some(space) = scratch.get_mut(held..limit) else {
+                return Err(Gone::Unframeable);
+            };
+            let (room, count) = match self.stream.read(space) {
+                Ok(0) => return Err(Gone::Closed),
+                Ok(count) => (space.len(), count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Drained),
+                Err(error) => return Err(error.into()),
+            };
+            let now = run.now();
+            if let Some(front) = scratch.get_mut(..held) {
+                front.copy_from_slice(&self.partial);
+            }
+            let rest = self.take(run, scratch.get(..held + count).unwrap_or_default(), now)?;
+            self.partial.clear();
+            self.partial.extend_from_slice(rest);
+            if run.refill {
+                self.fill(run, now);
+            }
+            self.flush();
+            // With edge-triggered events a short read means that the next octet raises a new event (epoll(7)).
+            if count < room && !to_end {
+                return Ok(Progress::Drained);
+            }
+        }
+        Ok(Progress::More)
+    }
+
+    /// Takes all whole messages and returns the begin of the next.
+    fn take<'a>(&mut self, run: &mut Run, bytes: &'a [u8], now: u64) -> Result<&'a [u8], Gone> {
+        let mut rest = bytes;
+        while let Some((message, after)) = next_message(rest)? {
+            rest = after;
+            match (message.request, message.command) {
+                (false, ME_IDENTITY_CHECK) => match self.outstanding.remove(message.hop_by_hop) {
+                    Some(request) => run.tally.answered(request, verdict(message.avps), now),
+                    None => run.tally.unmatched(),
+                },
+                (true, DEVICE_WATCHDOG) => self.succeed(&message)?,
+                (true, DISCONNECT_PEER) => {
+                    self.closing = true;
+                    self.succeed(&message)?;
+                }
+                (false, DISCONNECT_PEER) => return Err(Gone::Left),
+                _ => run.tally.unmatched(),
+            }
+        }
+        Ok(rest)
+    }
+
+    fn succeed(&mut self, request: &Message<'_>) -> Result<(), Gone> {
+        let answer = self.origin.success(request);
+        self.backlog.extend_from_slice(&answer);
+        let requests = self.outstanding.len() * self.template.len();
+        if self.backlog.len() > requests + MAX_OWN_BACKLOG { Err(Gone::NotReading) } else { Ok(()) }
+    }
+}
+
+/// Opens the connection, exchanges capabilities, and returns it with what came after the CEA.
+fn open(plan: &LoadPlan, origin: &Origin) -> Result<(TcpStream, Vec<u8>), LoadError> {
+    let failed = |error| LoadError::Connect(origin.host.clone(), error);
+    let mut stream = BlockingStream::connect_timeout(&plan.target, CONNECT_TIMEOUT).map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    stream.set_read_timeout(Some(CONNECT_TIMEOUT)).map_err(failed)?;
+    let local = stream.local_addr().map_err(failed)?;
+    stream.write_all(&origin.cer(local.ip(), ONLY_ONE)).map_err(failed)?;
+
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 4096];
+    let after = loop {
+        match next_message(&bytes) {
+            Err(Unframeable) => return Err(LoadError::Handshake(origin.host.clone(), "no Diameter message")),
+            Ok(Some((message, after))) => {
+                check_cea(&message, origin)?;
+                break after.to_vec();
+            }
+            Ok(None) if Instant::now() > deadline => {
+                return Err(failed(io::ErrorKind::TimedOut.into()));
+            }
+            Ok(None) => match stream.read(&mut chunk) {
+                Ok(0) => return Err(LoadError::Handshake(origin.host.clone(), "the node closed the connection")),
+                Ok(count) => bytes.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            },
+        }
+    };
+    stream.set_nonblocking(true).map_err(failed)?;
+    Ok((TcpStream::from_std(stream), after))
+}
+
+fn check_cea(message: &Message<'_>, origin: &Origin) -> Result<(), LoadError> {
+    let ours = (message.request, message.command, message.hop_by_hop) == (false, CAPABILITIES_EXCHANGE, ONLY_ONE);
+    if !ours {
+        return Err(LoadError::Handshake(origin.host.clone(), "another message came first"));
+    }
+    match verdict(message.avps).result {
+        Some(SUCCESS) => Ok(()),
+        result => Err(LoadError::Refused(origin.host.clone(), result)),
+    }
+}
