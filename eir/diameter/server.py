@@ -155,9 +155,7 @@ class DiameterServer:
         connection.peer.connection_lost()
         reason = connection.closed_for or reason
         self.outcomes.closed[reason] += 1
-        log.info(
-            "connection closed", peer=connection.peer.origin_host or "", remote=connection.remote, reason=reason
-        )
+        log.info("connection closed", peer=connection.peer.origin_host or "", remote=connection.remote, reason=reason)
         if not self._connections:
             self._empty.set()
 

@@ -107,7 +107,10 @@ impl<J: Journal> Door<'_, J> {
         }
         self.answers.write_eca(out, &ecr, message, verdict.status);
         let not_started = verdict.rule == Rule::FirstAttach;
-        Outcome::Answered(Answered { status: verdict.status, rule: Some(verdict.rule), not_started })
+        // The timer that now decides is the one that this request started.
+        let started = hold.started.is_some() && verdict.rule == Rule::Grey;
+        let rule = if started { Rule::FirstAttach } else { verdict.rule };
+        Outcome::Answered(Answered { status: verdict.status, rule: Some(rule), not_started })
     }
 
     #[inline]

@@ -1,0 +1,5 @@
+"""`python -m eir` is `eir`."""
+
+from eir.cli import main
+
+main()
