@@ -259,6 +259,9 @@ class SnapshotBuilder:
 def imei_key(text: str) -> str:
     """The 14 digits of what a person typed; raises ValueError, for a wrong check digit too."""
 
+def answerable(data: bytes) -> bool:
+    """Whether the data plane answers this ECR itself, with a status; what it does not, the slow path refuses."""
+
 def inspect_journal(directory: StrPath) -> tuple[int, int, int, int]:
     """(sound records, damaged records, torn octets, timers started) of a journal directory; raises OSError."""
 

@@ -19,8 +19,8 @@ from eir.diameter.capabilities import PeerPolicy
 from eir.diameter.peer import (
     Action,
     Close,
-    DisconnectCause,
     Discard,
+    DisconnectCause,
     Peer,
     PeerState,
     PeerTimers,

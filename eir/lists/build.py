@@ -6,10 +6,19 @@ Called by `cli`. The work is done by `_core.SnapshotBuilder`; this gives it the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from eir import _core
 
@@ -37,11 +46,15 @@ def build(
         for kind, paths in files.items():
             for path in paths:
                 task = progress.add_task(f"{kind} {path.name}", total=path.stat().st_size)
-                builder.add(kind, path, lambda octets, task=task: progress.update(task, completed=octets))
+                builder.add(kind, path, partial(_advance, progress, task))
         task = progress.add_task(f"write {output.name}", total=None)
         report = builder.finish(output)
         progress.update(task, total=report["bytes"], completed=report["bytes"])
     return report
+
+
+def _advance(progress: Progress, task: TaskID, octets: int) -> None:
+    progress.update(task, completed=octets)
 
 
 def show(report: _core.BuildReport, output: Path, console: Console) -> None:

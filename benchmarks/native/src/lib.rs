@@ -1,4 +1,6 @@
-//! What the benchmark programs share: their arguments and the processor that they run on.
+//! What the benchmark programs share: their arguments, the processor that they run on, and the devices that they are
+//! about.
 
 pub mod arguments;
+pub mod lists;
 pub mod processor;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use eir_core::UnixTime;
 use eir_core::diameter::VENDOR_3GPP;
-use eir_core::diameter::ecr::{KNOWN_3GPP, KNOWN_IETF};
+use eir_core::diameter::ecr::{Ecr, KNOWN_3GPP, KNOWN_IETF};
 use eir_core::grey::{BreakerLimits, GreyTable, Schedule};
 use eir_core::imei::{Imei, Imsi};
 use eir_core::journal::{Event as Record, OverlayChange};
@@ -443,6 +443,12 @@ fn imei_key(text: &str) -> PyResult<String> {
     person_imei(text).map(|imei| imei.to_string())
 }
 
+/// Whether the data plane answers this ECR itself.
+#[pyfunction]
+fn answerable(data: &[u8]) -> bool {
+    Ecr::read(data).is_ok()
+}
+
 /// (sound records, damaged records, torn octets, timers started) of a journal directory; changes nothing.
 #[pyfunction]
 fn inspect_journal(py: Python<'_>, directory: PathBuf) -> PyResult<(u64, u64, u64, u64)> {
@@ -462,6 +468,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<SnapshotBuilder>()?;
     module.add("SnapshotError", module.py().get_type::<SnapshotError>())?;
     module.add("BuildError", module.py().get_type::<BuildError>())?;
+    module.add_function(wrap_pyfunction!(answerable, module)?)?;
     module.add_function(wrap_pyfunction!(imei_key, module)?)?;
     module.add_function(wrap_pyfunction!(load::run_load, module)?)?;
     module.add_function(wrap_pyfunction!(inspect_journal, module)?)?;

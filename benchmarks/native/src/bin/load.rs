@@ -1,7 +1,7 @@
 //! The load generator without Python; prints its report as one line of JSON.
 //!
 //! `load --target 127.0.0.1:3868 [--connections 1] [--window 256 | --rate R [--max-outstanding 65536]] [--seconds 10]
-//! [--warm-up 1] [--first-imei N] [--imeis 1000000] [--walk] [--imsis 1000000] [--imei-digits 15] [--busy-poll]
+//! [--warm-up 1] [--first-imei N] [--imeis 1000000] [--walk] [--imei-file FILE] [--imsis 1000000] [--imei-digits 15] [--busy-poll]
 //! [--read-chunk 16384] [--seed 1] [--cpu N]`
 
 use std::net::SocketAddr;
@@ -43,7 +43,13 @@ fn plan() -> Result<LoadPlan, String> {
     };
     let first: u64 = given.get("first-imei")?.unwrap_or(FIRST_IMEI);
     let range = first..first.saturating_add(given.get("imeis")?.unwrap_or(1_000_000));
-    let imeis = if given.switch("walk")? { ImeiSource::Walk(range) } else { ImeiSource::Random(range) };
+    let listed = given.get::<String>("imei-file")?.map(|file| read_imeis(&file)).transpose()?;
+    let walk = given.switch("walk")?;
+    let imeis = match listed {
+        Some(imeis) => ImeiSource::Listed(imeis.into()),
+        None if walk => ImeiSource::Walk(range),
+        None => ImeiSource::Random(range),
+    };
     let target = given.get("target")?.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 3868)));
 
     let mut plan = LoadPlan::new(target, mode, imeis);
@@ -67,6 +73,12 @@ fn plan() -> Result<LoadPlan, String> {
     }
     given.finish()?;
     Ok(plan)
+}
+
+/// One IMEI of 14 digits a line.
+fn read_imeis(file: &str) -> Result<Vec<u64>, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+    text.lines().map(|line| line.parse().map_err(|_| format!("{file}: {line:?} is no IMEI"))).collect()
 }
 
 fn json(report: &LoadReport) -> String {
