@@ -13,7 +13,7 @@ use eir_bench::arguments::Arguments;
 use eir_bench::processor;
 use eir_node::load::{self, ImeiDigits, ImeiSource, ImsiPick, ImsiSource, LoadMode, LoadPlan, LoadReport};
 
-/// A TAC of the test range 001 (GSMA TS.06), so that no real device is asked about by accident.
+/// Reporting Body Identifier 00, of test devices (GSMA TS.06), so that no real device is asked about by accident.
 const FIRST_IMEI: u64 = 100_000_000_000;
 /// Test network 001-01.
 const FIRST_IMSI: u64 = 1_010_000_000_000;
@@ -54,8 +54,8 @@ fn plan() -> Result<LoadPlan, String> {
 
     let mut plan = LoadPlan::new(target, mode, imeis);
     plan.connections = given.get("connections")?.unwrap_or(1);
-    plan.duration = Duration::from_secs_f64(given.get("seconds")?.unwrap_or(10.0));
-    plan.warm_up = Duration::from_secs_f64(given.get("warm-up")?.unwrap_or(1.0));
+    plan.duration = seconds(&mut given, "seconds")?.unwrap_or(plan.duration);
+    plan.warm_up = seconds(&mut given, "warm-up")?.unwrap_or(Duration::from_secs(1));
     plan.imsis = match given.get("imsis")?.unwrap_or(1_000_000) {
         0 => None,
         count => Some(ImsiSource { base: FIRST_IMSI, count, pick: ImsiPick::PerDevice }),
@@ -79,6 +79,11 @@ fn plan() -> Result<LoadPlan, String> {
 fn read_imeis(file: &str) -> Result<Vec<u64>, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
     text.lines().map(|line| line.parse().map_err(|_| format!("{file}: {line:?} is no IMEI"))).collect()
+}
+
+fn seconds(given: &mut Arguments, name: &str) -> Result<Option<Duration>, String> {
+    let time = given.get(name)?.map(Duration::try_from_secs_f64);
+    time.transpose().map_err(|error| format!("--{name}: {error}"))
 }
 
 fn json(report: &LoadReport) -> String {

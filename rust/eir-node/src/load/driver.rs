@@ -24,6 +24,8 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 const SPIN: Duration = Duration::from_micros(100);
 /// Requests sent on a schedule before answers are read again.
 const BURST: usize = 1024;
+/// How long after the end what was due before it may still be sent, in nanoseconds.
+const CATCH_UP: u64 = 100_000_000;
 /// Longest wait for the DPAs at the end.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -65,6 +67,7 @@ impl<'a> Driver<'a> {
             run,
             scratch: vec![0; plan.read_chunk + MAX_MESSAGE],
             unread: Vec::new(),
+            served: Vec::new(),
             next: 0,
             touched: Vec::new(),
             leaving: false,
@@ -109,8 +112,8 @@ impl<'a> Driver<'a> {
     fn open(&mut self, mut schedule: Schedule, end: u64, cancel: &AtomicBool) -> Result<(), LoadError> {
         while self.peers.goes_on(cancel) && schedule.due < end {
             let now = self.peers.run.now();
-            if now >= end {
-                // This thread could not keep up; what it did not get to is not sent late.
+            if now >= end.saturating_add(CATCH_UP) {
+                // This thread cannot keep up with the rate; the load must not go on for longer than it was asked to.
                 self.peers.run.tally.unsent(schedule.due);
                 schedule.advance();
                 continue;
@@ -144,18 +147,16 @@ impl<'a> Driver<'a> {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(LoadError::Poll(error)),
             _ => {}
         }
-        for index in std::mem::take(&mut self.peers.unread) {
-            self.peers.receive(index, false);
-        }
         for event in &self.events {
             let Token(index) = event.token();
             if event.is_writable() {
                 self.peers.flush(index);
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
-                self.peers.receive(index, event.is_read_closed());
+                self.peers.readable(index, event.is_read_closed());
             }
         }
+        self.peers.receive_all();
         Ok(())
     }
 
@@ -179,8 +180,10 @@ struct Peers {
     open: usize,
     run: Run,
     scratch: Vec<u8>,
-    /// Connections that have more to be read, of which no event will tell.
+    /// Connections with something to be read: by an event, or left over from their last turn, of which no event tells.
     unread: Vec<usize>,
+    /// The `unread` of the turn before, kept for its memory.
+    served: Vec<usize>,
     /// Whose turn it is to send the next scheduled request.
     next: usize,
     /// Connections with something to flush after a burst; empty between bursts.
@@ -204,14 +207,34 @@ impl Peers {
         }
     }
 
-    /// Serves a readable connection, if it is still there, and drops it if this was its end.
-    fn receive(&mut self, index: usize, to_end: bool) {
+    /// Notes that a connection has something to be read, or its end.
+    fn readable(&mut self, index: usize, ended: bool) {
+        let Some(Some(peer)) = self.peers.get_mut(index) else {
+            return;
+        };
+        peer.ended |= ended;
+        if !std::mem::replace(&mut peer.unread, true) {
+            self.unread.push(index);
+        }
+    }
+
+    /// Gives every connection in `unread` its turn.
+    fn receive_all(&mut self) {
+        let mut unread = std::mem::replace(&mut self.unread, std::mem::take(&mut self.served));
+        for index in unread.drain(..) {
+            self.receive(index);
+        }
+        self.served = unread;
+    }
+
+    /// Gives one connection its turn, and drops it if this was its end.
+    fn receive(&mut self, index: usize) {
         let Some(place) = self.peers.get_mut(index) else {
             return;
         };
-        match place.as_mut().map(|peer| peer.receive(&mut self.run, &mut self.scratch, to_end)) {
+        match place.as_mut().map(|peer| peer.receive(&mut self.run, &mut self.scratch)) {
             None | Some(Ok(Progress::Drained)) => {}
-            Some(Ok(Progress::More)) => self.unread.push(index),
+            Some(Ok(Progress::More)) => self.readable(index, false),
             Some(Err(gone)) => {
                 *place = None;
                 self.open -= 1;

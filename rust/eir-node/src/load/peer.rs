@@ -113,6 +113,10 @@ pub(super) enum Progress {
 pub(super) struct Peer {
     /// Registered by `driver`.
     pub stream: TcpStream,
+    /// `driver` has noted that there is something to be read.
+    pub unread: bool,
+    /// The node has closed its side: what is there is all there is, and then the end.
+    pub ended: bool,
     origin: Origin,
     template: EcrTemplate,
     outstanding: Outstanding,
@@ -132,6 +136,8 @@ impl Peer {
         let slots = plan.slots_per_connection();
         Ok(Self {
             stream,
+            unread: false,
+            ended: false,
             template,
             outstanding: Outstanding::new(slots),
             backlog: Vec::new(),
@@ -200,12 +206,13 @@ impl Peer {
     }
 
     /// Reads what is there, takes it, and writes what follows from it. `scratch` has room for one chunk and one
-    /// message. With `to_end` a short read is not taken for the last: the node has closed its side.
-    pub(super) fn receive(&mut self, run: &mut Run, scratch: &mut [u8], to_end: bool) -> Result<Progress, Gone> {
+    /// message.
+    pub(super) fn receive(&mut self, run: &mut Run, scratch: &mut [u8]) -> Result<Progress, Gone> {
+        self.unread = false;
         for _ in 0..READS_PER_TURN {
             let held = self.partial.len();
             // Everything behind what is held but the room for one message: a chunk's worth.
-            let limit = (scratch.len() - MAX_MESSAGE + held).min(scratch.len());
+            let limit = scratch.len().saturating_sub(MAX_MESSAGE - held.min(MAX_MESSAGE));
             let Some(space) = scratch.get_mut(held..limit) else {
                 return Err(Gone::Unframeable);
             };
@@ -227,8 +234,9 @@ impl Peer {
                 self.fill(run, now);
             }
             self.flush();
-            // With edge-triggered events a short read means that the next octet raises a new event (epoll(7)).
-            if count < room && !to_end {
+            // With edge-triggered events a short read means that the next octet raises a new event (epoll(7)); but the
+            // event of the end may be this one.
+            if count < room && !self.ended {
                 return Ok(Progress::Drained);
             }
         }
