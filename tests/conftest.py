@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
 
 import eir
 from support.node import MakeNode, NodeProcess, Settings, write_config
+
+# Machines are shared: that an example was slow says nothing. Why one fails is seen without the search for it.
+settings.register_profile("eir", deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink))
+settings.load_profile("eir")
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,9 +31,9 @@ def make_node(tmp_path: Path) -> Iterator[MakeNode]:
     """Makes nodes that end with the test: `make_node(settings, lists=True, start=True)`, the lists those of `lists`."""
     nodes: list[NodeProcess] = []
 
-    def make(settings: Settings | None = None, *, lists: bool = True, start: bool = True) -> NodeProcess:
+    def make(given: Settings | None = None, *, lists: bool = True, start: bool = True) -> NodeProcess:
         directory = tmp_path / f"node{len(nodes)}"
-        node = NodeProcess(write_config(directory, settings))
+        node = NodeProcess(write_config(directory, given))
         nodes.append(node)
         if lists:
             node.put_lists()

@@ -156,7 +156,12 @@ class Client:
         self._socket.sendall(data)
 
     def receive(self, patience: float = PATIENCE) -> Received | None:
-        """The next message; None where the node has closed the connection. Raises TimeoutError."""
+        """The next message, decoded; None where the node has closed the connection. Raises TimeoutError."""
+        data = self.receive_raw(patience)
+        return None if data is None else Received(data, decode(data))
+
+    def receive_raw(self, patience: float = PATIENCE) -> bytes | None:
+        """The next message as it came, which may be an answer to something that does not decode."""
         self._socket.settimeout(patience)
         if not self._fill(HEADER_LENGTH):
             return None
@@ -164,7 +169,7 @@ class Client:
         assert self._fill(length), "the connection was closed within a message"
         data, self._buffer = self._buffer[:length], self._buffer[length:]
         self.received.append(data)
-        return Received(data, decode(data))
+        return data
 
     def _fill(self, length: int) -> bool:
         while len(self._buffer) < length:

@@ -200,7 +200,7 @@ class NodeProcess:
 class MakeNode(Protocol):
     """Makes a node that ends with the test: with the lists of `lists`, and running, unless told otherwise."""
 
-    def __call__(self, settings: Settings | None = None, *, lists: bool = True, start: bool = True) -> NodeProcess: ...
+    def __call__(self, given: Settings | None = None, *, lists: bool = True, start: bool = True) -> NodeProcess: ...
 
 
 def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
