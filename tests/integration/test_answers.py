@@ -215,7 +215,9 @@ def test_metrics_after_traffic(make_node: MakeNode) -> None:
     until(lambda: node.metrics()["eir_connections"] == 0)
     metrics = node.metrics()
     answers = {
-        (rule, listed): metrics[f'eir_answers_total{{list="{listed}",peer="mme1.epc.test",protocol="s13",rule="{rule}"}}']
+        (rule, listed): metrics[
+            f'eir_answers_total{{list="{listed}",peer="mme1.epc.test",protocol="s13",rule="{rule}"}}'
+        ]
         for rule, listed in (
             ("white", "white"),
             ("black", "black"),
