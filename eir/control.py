@@ -89,7 +89,7 @@ class ControlServer:
             return {"error": f"a {error} is missing" if isinstance(error, KeyError) else str(error)}
 
 
-def ask(path: Path, command: str, **arguments: Any) -> Any:
+def ask(path: Path, command: str, /, **arguments: Any) -> Any:
     """Asks the node behind a socket. Raises ControlError."""
     question = json.dumps({"command": command, **arguments}).encode() + b"\n"
     try:
