@@ -10,6 +10,7 @@ from hypothesis import Phase, settings
 
 import eir
 from support.node import MakeNode, NodeProcess, Settings, write_config
+from support.silence import QuietPeers
 
 # Machines are shared: that an example was slow says nothing. Why one fails is seen without the search for it.
 settings.register_profile("eir", deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink))
@@ -54,3 +55,22 @@ def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProces
     node.start()
     yield node
     node.end()
+
+
+@pytest.fixture(scope="session")
+def quiet_peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuietPeers]:
+    """Two silent peers of a node whose watchdog asks as often as RFC 3539 lets it; they may still be watched."""
+    node = NodeProcess(write_config(tmp_path_factory.mktemp("quiet"), {"diameter": {"watchdog": 6.0}}))
+    node.put_lists()
+    node.start()
+    peers = QuietPeers(node)
+    yield peers
+    peers.watch()
+    node.end()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_takes_long_begins_first(request: pytest.FixtureRequest) -> None:
+    """Has the silent peers watched while the other tests run, where a test asks for them."""
+    if any("quiet_peers" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("quiet_peers")

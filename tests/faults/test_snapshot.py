@@ -44,7 +44,7 @@ FAULTS: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", ["missing", "empty", "flipped"])
 def test_at_start_the_policy_answers(make_node: MakeNode, fault: str) -> None:
     node = make_node(start=False)
     FAULTS[fault](node.state / "lists.eirs")
@@ -58,19 +58,22 @@ def test_at_start_the_policy_answers(make_node: MakeNode, fault: str) -> None:
     assert eir("doctor", "-c", node.config).code == 1
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_at_reload_the_old_lists_stay(make_node: MakeNode, fault: str) -> None:
+def test_at_reload_the_old_lists_stay(make_node: MakeNode) -> None:
     node = make_node()
+    path = node.state / "lists.eirs"
+    sound = path.read_bytes()
     with node.peer() as peer:
         assert peer.check(lists.NEW) == "grey"
         timer = node.timer(lists.NEW)
-        FAULTS[fault](node.state / "lists.eirs")
-        node.reload()
-        assert node.log("reload refused, everything is as before")
-        assert [peer.check(device) for device in (lists.STOLEN, lists.WHITE)] == ["black", "white"]
-        assert node.timer(lists.NEW) == timer is not None
-        assert eir("lists", "load", "-c", node.config).code == 1
-        assert peer.check(lists.STOLEN) == "black"
+        for number, fault in enumerate(FAULTS.values()):
+            replace(path, sound)
+            fault(path)
+            node.reload()
+            assert len(node.log("reload refused, everything is as before")) == number + 1
+            assert [peer.check(device) for device in (lists.STOLEN, lists.WHITE)] == ["black", "white"]
+            assert node.timer(lists.NEW) == timer is not None
+            assert eir("lists", "load", "-c", node.config).code == 1
+            assert peer.check(lists.STOLEN) == "black"
     assert node.metrics()["eir_lists_valid"] == 1
 
 
@@ -103,14 +106,15 @@ def test_no_damage_changes_an_answer(tmp_path: Path) -> None:
 
     sound, refused = answers(), 0
     random_ = random.Random(3)
-    for place in range(len(octets)):
+    places = random_.sample(range(len(octets)), 600)
+    for place in places:
         replace(path, octets[:place] + bytes([octets[place] ^ 1 << random_.randrange(8)]) + octets[place + 1 :])
         try:
             # Between the sections there are octets that nobody reads.
             assert answers() == sound, place
         except _core.SnapshotError:
             refused += 1
-    assert refused > len(octets) * 0.8
+    assert refused > len(places) * 0.8
     for length in {0, len(octets) - 1, *(random_.randrange(len(octets)) for _ in range(100))}:
         replace(path, octets[:length])
         with pytest.raises(_core.SnapshotError):

@@ -129,7 +129,7 @@ def test_byte_by_byte_is_the_same(shared_node: NodeProcess) -> None:
     assert answer.verdict == "black"
 
 
-@pytest.mark.parametrize("policy", ["white", "grey", "black", "unknown"])
+@pytest.mark.parametrize("policy", ["white", "unknown"])
 def test_without_lists_a_policy_answers_and_nothing_starts(make_node: MakeNode, policy: str) -> None:
     node = make_node({"lists": {"no_list_policy": policy}}, lists=False)
     with node.peer() as peer:

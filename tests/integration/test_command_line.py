@@ -219,24 +219,16 @@ class TestListsLoad:
             assert peer.check(lists.WHITE) == "white"
         assert [entry["sequence"] for entry in node.log("lists in force")] == [1, 9, 1]
 
-    @pytest.mark.parametrize("content", [None, b"", b"imei,list,reason\n", b"\0" * 5000, "cut", "flipped"])
-    def test_what_is_no_snapshot_is_refused(
-        self, make_node: MakeNode, tmp_path: Path, content: bytes | str | None
-    ) -> None:
+    def test_what_is_no_snapshot_is_refused(self, make_node: MakeNode, tmp_path: Path) -> None:
         node = make_node()
         bad = tmp_path / "bad.eirs"
         sound = (node.state / "lists.eirs").read_bytes()
-        if content == "cut":
-            bad.write_bytes(sound[:-1])
-        elif content == "flipped":
-            bad.write_bytes(
-                sound[: len(sound) // 2] + bytes([sound[len(sound) // 2] ^ 1]) + sound[len(sound) // 2 + 1 :]
-            )
-        elif isinstance(content, bytes):
-            bad.write_bytes(content)
-        ran = eir("lists", "load", bad, "-c", node.config)
-        assert ran.code == 1
-        assert str(bad) in ran.err
+        for content in (None, b"", b"imei,list,reason\n", bytes(5000), sound[:-1], sound[:100] + sound[101:]):
+            if content is not None:
+                bad.write_bytes(content)
+            ran = eir("lists", "load", bad, "-c", node.config)
+            assert ran.code == 1
+            assert str(bad) in ran.err
         with node.peer() as peer:
             assert peer.check(lists.BLACK) == "black"
         assert node.metrics()["eir_lists_sequence"] == 1

@@ -290,36 +290,3 @@ def test_peers_are_listed(make_node: MakeNode) -> None:
     assert (unopened["origin_host"], unopened["state"], unopened["watchdog"]) == ("", "wait_cer", "initial")
     assert 0 <= opened["idle"] <= opened["since"] < 60
     assert "mme1.epc.test" in table
-
-
-def test_the_nodes_own_watchdog(make_node: MakeNode) -> None:
-    """Of two silent peers the one that answers stays, the other is closed: six seconds, more or less, three times."""
-    node = make_node({"diameter": {"watchdog": 6.0}})
-    begin = time.monotonic()
-    questions = {"alive.epc.test": 0, "dead.epc.test": 0}
-    with node.peer("alive.epc.test") as alive, node.peer("dead.epc.test") as dead:
-        closed = False
-        while not closed:
-            assert time.monotonic() - begin < 40
-            for peer in (alive, dead):
-                try:
-                    asked = peer.receive(0.1)
-                except TimeoutError:
-                    continue
-                if asked is None:
-                    assert peer is dead
-                    closed = True
-                    continue
-                header = asked.header
-                assert (header.command, header.application, header.is_request) == (280, 0, True)
-                assert asked.values(d.ORIGIN_STATE_ID)
-                questions[peer.host] += 1
-                if peer is alive:
-                    peer.send(encode(Header(0, 280, 0, header.hop_by_hop, header.end_to_end), b""))
-        assert time.monotonic() - begin > 11.5
-        assert alive.check(lists.WHITE) == "white"
-    # A DWR is not repeated while its answer is owed.
-    assert questions["dead.epc.test"] == 1
-    assert questions["alive.epc.test"] >= 2
-    (reason,) = [entry["reason"] for entry in node.log("connection closed") if entry["peer"] == "dead.epc.test"]
-    assert reason == "watchdog"

@@ -25,7 +25,7 @@ class Mme:
     def __init__(self, node: NodeProcess) -> None:
         self.application = SimpleThreadingApplication(APP_3GPP_S13_S13, is_auth_application=True)
         self.node = Node(HOST, REALM, vendor_ids=[VENDOR_TGPP])
-        self.node.wakeup_interval = 1
+        self.node.wakeup_interval = 0.1
         host, port = node.listening[0]
         name, realm = node.settings.node.origin_host, node.settings.node.origin_realm
         self.peer = self.node.add_peer(f"aaa://{name}:{port};transport=tcp", realm, [host], is_persistent=True)

@@ -172,6 +172,7 @@ def test_what_the_data_plane_hands_up_is_refused(parts: list[bytes], seed: int) 
         agree(message(broken(parts, random)))
 
 
+@settings(max_examples=50)
 @given(HEADERS)
 def test_headers(data: bytes) -> None:
     agree(data)
