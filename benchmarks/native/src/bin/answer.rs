@@ -17,7 +17,7 @@ use eir_core::grey::{GreyTable, Timer};
 use eir_core::imei::Imei;
 use eir_core::journal::{Event, Journal, Progress};
 use eir_core::lists::Overlay;
-use eir_core::policy::Policy;
+use eir_core::policy::{Policy, Prefix};
 use eir_core::verdict::Facts;
 use eir_node::snapshot_file;
 
@@ -78,7 +78,11 @@ fn main() {
     for draw in (0..count).step_by(10) {
         grey.start(unlisted(draw), Timer { start: 1, deadline: u32::MAX }, || Some(1));
     }
-    let policy = Policy { home_mccs: vec![1], test_tacs: vec!["0010".into(), "0044".into()], ..Policy::default() };
+    let policy = Policy {
+        home_mccs: vec![1],
+        test_tacs: ["0010", "0044", "0086", "0091"].into_iter().filter_map(Prefix::of_tac).collect(),
+        ..Policy::default()
+    };
     let answers =
         Answers::new("eir.epc.mnc001.mcc001.3gppnetwork.org", "epc.mnc001.mcc001.3gppnetwork.org", 1_700_000_000);
     let facts = Facts {

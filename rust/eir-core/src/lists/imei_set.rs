@@ -225,7 +225,12 @@ impl ImeiSet {
         let (entries, _) = entries.as_chunks::<2>();
 
         let wanted = snr as u16 & ((1 << ENTRY_BITS) - 1);
-        let at = entries.partition_point(|entry| u16::from_le_bytes(*entry) >> TAG_BITS < wanted);
+        let before = |entry: &[u8; 2]| u16::from_le_bytes(*entry) >> TAG_BITS < wanted;
+        // Where there is about a cache line of entries, a branch that is mispredicted costs more than counting all.
+        let at = match entries.len() {
+            ..64 => entries.iter().filter(|entry| before(entry)).count(),
+            _ => entries.partition_point(before),
+        };
         let entry = u16::from_le_bytes(*entries.get(at)?);
         (entry >> TAG_BITS == wanted).then(|| Tag::from_low_bits(u64::from(entry)))
     }
