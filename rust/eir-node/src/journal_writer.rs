@@ -17,6 +17,8 @@ use eir_core::grey::GreyTable;
 use eir_core::journal::{self, Event, Journal, Progress, RECORD, Replayed};
 use tokio::sync::watch;
 
+use crate::priority;
+
 /// Octets that may wait in memory for a disk that is stuck; about a quarter of a million records.
 const BUFFER_LIMIT: usize = 16 << 20;
 const RETRY: Duration = Duration::from_secs(1);
@@ -193,7 +195,10 @@ impl JournalWriter {
         shared.begin_segment(next);
         let spawn = |name: &str, run: fn(&Shared)| {
             let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name(name.into()).spawn(move || run(&shared))
+            std::thread::Builder::new().name(name.into()).spawn(move || {
+                priority::wake_soon();
+                run(&shared);
+            })
         };
         let threads = vec![spawn("journal-write", Shared::write_loop)?, spawn("journal-sync", Shared::sync_loop)?];
         Ok((Self { shared, threads }, replayed))

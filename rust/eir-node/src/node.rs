@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use crate::connection::{Command, Connection, Handle};
 use crate::events::Events;
 use crate::journal_writer::{JournalConfig, JournalWriter};
+use crate::priority;
 use crate::stats::{PeerStats, Stats};
 
 /// Messages from the control plane that may wait for one connection.
@@ -178,6 +179,7 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.workers)
             .thread_name("eir-data")
+            .on_thread_start(priority::wake_soon)
             .enable_io()
             .enable_time()
             .build()?;
