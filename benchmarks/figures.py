@@ -58,7 +58,9 @@ def tcp(stage: Stage) -> Iterator[Figure]:
         for name, arguments, figure in cases:
             pairs = []
             for _ in range(7):
-                pairs.append(tuple(figure(stage.load(port, *arguments, *stage.about_listed())) for port in (node, echo)))
+                pairs.append(
+                    tuple(figure(stage.load(port, *arguments, *stage.about_listed())) for port in (node, echo))
+                )
             ours, bare = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
             ratio = median(pair[0] / pair[1] for pair in pairs)
             if name == "w1":
