@@ -21,6 +21,8 @@ use tokio::sync::watch;
 const BUFFER_LIMIT: usize = 16 << 20;
 const RETRY: Duration = Duration::from_secs(1);
 const SUFFIX: &str = ".eirj";
+/// No node lives to write so many records. A name or header beyond is not ours, and to count on from it would overflow.
+const MAX_SEQUENCE: u64 = 1 << 62;
 
 /// Where the journal is and how large it may grow.
 #[derive(Debug, Clone)]
@@ -112,7 +114,7 @@ fn segments(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(SUFFIX));
-        if let Some(first) = name.and_then(|name| name.parse().ok()) {
+        if let Some(first) = name.and_then(|name| name.parse().ok()).filter(|first| *first <= MAX_SEQUENCE) {
             found.push((first, path));
         }
     }
@@ -136,13 +138,15 @@ pub fn replay_directory(directory: &Path, mut apply: impl FnMut(u64, Event)) -> 
             continue;
         };
         // A damaged header is made good by the name; the records have checksums of their own.
-        let first = journal::read_segment_header(header).unwrap_or(named);
-        total.damaged += u64::from(journal::read_segment_header(header).is_none());
+        let read = journal::read_segment_header(header).filter(|first| *first <= MAX_SEQUENCE);
+        let first = read.unwrap_or(named);
+        total.damaged += u64::from(read.is_none());
         let replayed = journal::replay(first, records, &mut apply);
         total.records += replayed.records;
         total.damaged += replayed.damaged;
         total.torn += replayed.torn;
-        next = next.max(first.saturating_add(replayed.records + replayed.damaged));
+        // Beyond the name as well: a segment that was renamed must not be in the way of one that is begun.
+        next = next.max(first.max(named).saturating_add(replayed.records + replayed.damaged));
     }
     Ok((total, next))
 }
