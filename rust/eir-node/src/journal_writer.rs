@@ -122,6 +122,12 @@ fn segments(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// Octets of all segments.
+fn size(directory: &Path) -> io::Result<u64> {
+    let lengths = segments(directory)?.into_iter().filter_map(|(_, path)| fs::metadata(path).ok());
+    Ok(lengths.map(|metadata| metadata.len()).sum())
+}
+
 /// Reads every segment of a directory in order, hands each event over, and tells what was met and which sequence
 /// number comes next.
 ///
@@ -167,8 +173,7 @@ impl JournalWriter {
             OpenOptions::new().create(true).truncate(false).write(true).open(config.directory.join("lock"))?;
         lock_file.try_lock().map_err(|error| io::Error::other(format!("another node uses the journal: {error}")))?;
         let (replayed, next) = replay_directory(&config.directory, apply)?;
-        let bytes = segments(&config.directory)?.into_iter().filter_map(|(_, path)| fs::metadata(path).ok());
-        let bytes = bytes.map(|metadata| metadata.len()).sum();
+        let bytes = size(&config.directory)?;
         let shared = Arc::new(Shared {
             config,
             grey,
@@ -323,10 +328,10 @@ impl Shared {
 
     fn write(&self, batch: Batch) {
         let mut segment = lock(&self.segment);
-        if segment.length >= self.config.segment_bytes {
+        if segment.length >= self.config.segment_bytes || self.is_full() {
             drop(segment);
             if !self.begin_segment(batch.first) {
-                self.lose(&batch);
+                self.lose_last(&batch);
                 return;
             }
             segment = lock(&self.segment);
@@ -345,10 +350,9 @@ impl Shared {
             // checksums tell.
             let sound = if segment.file.is_some() { segment.length } else { segment.synced_length };
             let _ = file.set_len(sound);
-            segment.file = None;
             drop(segment);
             self.fail();
-            self.lose(&batch);
+            self.lose_last(&batch);
             return;
         }
         segment.length += batch.records.len() as u64;
@@ -402,7 +406,13 @@ impl Shared {
 
     /// Begins the segment that starts with this record; whether records can be kept now.
     fn begin_segment(&self, first: u64) -> bool {
-        let full = self.bytes.load(Ordering::Relaxed) >= self.config.max_bytes;
+        if self.is_full()
+            && let Ok(bytes) = size(&self.config.directory)
+        {
+            // Old segments may have been carried away.
+            self.bytes.store(bytes, Ordering::Relaxed);
+        }
+        let full = self.is_full();
         let begun = if full { Err(io::ErrorKind::StorageFull.into()) } else { self.create_segment(first) };
         let Ok(file) = begun else {
             self.fail();
@@ -438,9 +448,23 @@ impl Shared {
         Ok(file)
     }
 
+    fn is_full(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) >= self.config.max_bytes
+    }
+
     fn fail(&self) {
         self.available.store(false, Ordering::Release);
         self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Loses a batch behind others that were written. Those are brought to the disk first: what waits for them is let go
+    /// together with what waits for this one.
+    fn lose_last(&self, batch: &Batch) {
+        let mut segment = lock(&self.segment);
+        let failed = segment.file.take().is_some_and(|file| file.sync_data().is_err());
+        let unsynced = if failed { std::mem::take(&mut segment.unsynced) } else { Vec::new() };
+        drop(segment);
+        unsynced.iter().chain([batch]).for_each(|batch| self.lose(batch));
     }
 
     /// Records that are not kept: takes back what they started and lets those who wait for them go.
