@@ -380,6 +380,18 @@ fn without_a_journal_a_first_attach_is_answered_grey_and_nothing_starts() {
 }
 
 #[test]
+fn what_cannot_start_for_want_of_a_journal_does_not_trip_the_breaker() {
+    let desk = Desk::with_limits(1, 1);
+    desk.journal.is_down.set(true);
+    for number in 10..20 {
+        assert_eq!(desk.ask(&format!("352099000000{number}"), None).1, GREY);
+    }
+    assert!(!desk.grey.tripped());
+    desk.journal.is_down.set(false);
+    desk.grant(DEVICE, None);
+}
+
+#[test]
 fn without_a_journal_black_and_grey_devices_are_answered_at_once_and_recorded_later() {
     let desk = Desk::new();
     desk.grant(DEVICE, Some(FIRST));

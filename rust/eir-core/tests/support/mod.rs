@@ -97,7 +97,7 @@ pub fn user_name(digits: &str) -> Vec<u8> {
 }
 
 /// A message with the AVPs in this order.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Message {
     pub flags: u8,
     pub command: u32,
