@@ -245,7 +245,8 @@ impl Node {
         }
     }
 
-    /// Closes every connection and stops the threads; the journal is on the disk when this returns.
+    /// Closes every connection and stops the threads. When this returns the journal is on the disk, unless the disk has not
+    /// answered for some seconds.
     pub fn stop(&self) {
         if self.stopped.swap(true, Ordering::AcqRel) {
             return;
@@ -253,6 +254,10 @@ impl Node {
         self.stop_listening();
         if let Some(runtime) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
             runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+        let end = Instant::now() + RECORD_TIMEOUT;
+        while self.shared.journal.stats().depth > 0 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
