@@ -168,10 +168,12 @@ class Application:
             settings, country = config.load(self._path)
         except ConfigError as error:
             raise ValueError(str(error)) from error
+        # What may fail comes first, the lists last of it: from there on nothing is left half done.
+        policy, peers = build_policy(settings, country, int(time.time())), _peer_policy(settings)
         self._load_lists(settings)
         self._settings, self._country = settings, country
-        self._node.set_policy(build_policy(settings, country, int(time.time())))
-        self._server.policy = _peer_policy(settings)
+        self._node.set_policy(policy)
+        self._server.policy = peers
         self._collector.stale_after = settings.lists.stale_after
 
     def _reload_logged(self) -> None:

@@ -60,7 +60,7 @@ def _load(path: Path) -> tuple[Config, Country]:
     return config.load(path)
 
 
-def _ask(config_path: Path, command: str, **arguments: Any) -> Any:
+def _ask(config_path: Path, command: str, /, **arguments: Any) -> Any:
     settings, _ = _load(config_path)
     return control.ask(settings.path(settings.control.socket), command, **arguments)
 

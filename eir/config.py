@@ -11,18 +11,22 @@ import tomllib
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta, Struct
 
 from eir.diameter.capabilities import AllowedPeer
 
-Positive = Annotated[int, Meta(ge=1)]
-Identity = Annotated[str, Meta(pattern=r"^[!-~]{1,255}$")]
+Positive = Annotated[int, Meta(ge=1, le=1 << 62)]
+Octets = Annotated[int, Meta(ge=4096, le=1 << 62)]
+Seconds = Annotated[int, Meta(ge=1, le=3650 * 86400)]
+"""A span that the data plane can add to any time it may meet."""
+Timeout = Annotated[float, Meta(gt=0, le=3600)]
+Identity = Annotated[str, Meta(pattern=r"^[!-~]{1,255}\Z")]
 """A DiameterIdentity (RFC 6733 4.3.1): printable ASCII without spaces."""
 Status = Literal["white", "grey", "black", "unknown"]
-Plmn = Annotated[str, Meta(pattern=r"^[0-9]{5,6}$")]
+Plmn = Annotated[str, Meta(pattern=r"^[0-9]{5,6}\Z")]
 
 
 class ConfigError(Exception):
@@ -38,8 +42,8 @@ class NodeSection(_Section, frozen=True):
 
     origin_host: Identity = "eir.epc.mnc001.mcc001.3gppnetwork.org"
     origin_realm: Identity = "epc.mnc001.mcc001.3gppnetwork.org"
-    country: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$")] = "kz"
-    directory: str = "/var/lib/eir"
+    country: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}\Z")] = "kz"
+    directory: Annotated[str, Meta(min_length=1)] = "/var/lib/eir"
     workers: Annotated[int, Meta(ge=0, le=256)] = 0
 
 
@@ -55,10 +59,10 @@ class DiameterSection(_Section, frozen=True):
 
     listen: Annotated[tuple[str, ...], Meta(min_length=1)] = ("127.0.0.1:3868", "[::1]:3868")
     max_connections: Positive = 2000
-    cer_timeout: Annotated[float, Meta(gt=0)] = 10.0
-    watchdog: Annotated[float, Meta(ge=6)] = 30.0
-    drain_timeout: Annotated[float, Meta(ge=0)] = 5.0
-    max_events: Annotated[int, Meta(ge=64)] = 4096
+    cer_timeout: Timeout = 10.0
+    watchdog: Annotated[float, Meta(ge=6, le=3600)] = 30.0
+    drain_timeout: Annotated[float, Meta(ge=0, le=3600)] = 5.0
+    max_events: Annotated[int, Meta(ge=64, le=1 << 24)] = 4096
     peers: tuple[PeerSection, ...] = (PeerSection("*", ("127.0.0.0/8", "::1/128")),)
 
 
@@ -67,8 +71,8 @@ class ListsSection(_Section, frozen=True):
 
     snapshot: Annotated[str, Meta(min_length=1)] = "lists.eirs"
     no_list_policy: Status = "white"
-    stale_after: Positive = 2 * 86400
-    tac_max_age: Positive = 30 * 86400
+    stale_after: Seconds = 2 * 86400
+    tac_max_age: Seconds = 30 * 86400
 
 
 class RulesSection(_Section, frozen=True):
@@ -83,8 +87,8 @@ class JournalSection(_Section, frozen=True):
 
     directory: Annotated[str, Meta(min_length=1)] = "journal"
     hold_ms: Annotated[int, Meta(ge=0, le=60_000)] = 500
-    segment_bytes: Annotated[int, Meta(ge=4096)] = 64 << 20
-    max_bytes: Annotated[int, Meta(ge=8192)] = 8 << 30
+    segment_bytes: Octets = 64 << 20
+    max_bytes: Octets = 8 << 30
 
 
 class BreakerSection(_Section, frozen=True):
@@ -121,8 +125,8 @@ class Country(_Section, frozen=True):
     home_mccs: tuple[Annotated[int, Meta(ge=0, le=999)], ...]
     roamer_plmns: tuple[Plmn, ...]
     non_roamer_plmns: tuple[Plmn, ...]
-    hard_reasons: tuple[Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$")], ...]
-    test_tacs: tuple[Annotated[str, Meta(pattern=r"^[0-9]{1,8}$")], ...]
+    hard_reasons: tuple[Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}\Z")], ...]
+    test_tacs: tuple[Annotated[str, Meta(pattern=r"^[0-9]{1,8}\Z")], ...]
 
 
 class Config(_Section, frozen=True):
@@ -153,7 +157,10 @@ def parse_endpoint(text: str) -> Endpoint:
     match = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+)):([0-9]{1,5})", text)
     if match is None or int(match[3]) > 65535:
         raise ValueError(f"{text!r} is not HOST:PORT")
-    return ip_address(match[1] or match[2]), int(match[3])
+    host = ip_address(match[1] or match[2])
+    if isinstance(host, IPv6Address) and host.scope_id is not None:
+        raise ValueError(f"{text!r} has a zone, which cannot be listened on")
+    return host, int(match[3])
 
 
 def allowed_peer(peer: PeerSection) -> AllowedPeer:
@@ -168,7 +175,7 @@ def load(path: Path) -> tuple[Config, Country]:
     _check(path, config)
     try:
         ZoneInfo(country.timezone)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ZoneInfoNotFoundError) as error:
         raise ConfigError(f"{config.node.country}.toml: timezone: {error}") from error
     return config, country
 
@@ -183,7 +190,7 @@ def _read(path: Path, model: type[_Model]) -> _Model:
         raise ConfigError(f"{path}: {error}") from error
     except msgspec.ValidationError as error:
         what, _, key = str(error).partition(" - at `$")
-        unknown = re.fullmatch(r"Object contains unknown field `(.+)`", what)
+        unknown = re.fullmatch(r"Object contains unknown field `(.+)`", what, re.DOTALL)
         where = key.rstrip("`").lstrip(".")
         if unknown:
             where, what = ".".join(filter(None, (where, unknown[1]))), "unknown key"
@@ -204,3 +211,6 @@ def _check(path: Path, config: Config) -> None:
             allowed_peer(peer)
         except ValueError as error:
             raise ConfigError(f"{path}: diameter.peers[{number}]: {error}") from error
+    # The journal grows by segments: a limit below one would not be kept.
+    if config.journal.max_bytes < config.journal.segment_bytes:
+        raise ConfigError(f"{path}: journal.max_bytes: smaller than journal.segment_bytes")

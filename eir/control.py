@@ -34,6 +34,7 @@ class ControlServer:
         self._path = path
         self._handlers = handlers
         self._server: asyncio.Server | None = None
+        self._asking: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
 
     async def start(self) -> None:
         """Begins to listen. Raises OSError; also where another node has the socket."""
@@ -50,12 +51,18 @@ class ControlServer:
             os.umask(before)
 
     async def stop(self) -> None:
-        """Takes the socket away."""
+        """Takes the socket away, and cuts off who has not asked yet."""
         if self._server is not None:
             self._server.close()
             self._path.unlink(missing_ok=True)
+        for writer in self._asking.values():
+            writer.transport.abort()
+        await asyncio.gather(*self._asking, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (task := asyncio.current_task()) is not None:
+            self._asking[task] = writer
+            task.add_done_callback(self._asking.pop)
         try:
             answer = self._answer(await reader.readline())
         except ValueError:
@@ -82,7 +89,7 @@ class ControlServer:
             return {"error": f"a {error} is missing" if isinstance(error, KeyError) else str(error)}
 
 
-def ask(path: Path, command: str, **arguments: Any) -> Any:
+def ask(path: Path, command: str, /, **arguments: Any) -> Any:
     """Asks the node behind a socket. Raises ControlError."""
     question = json.dumps({"command": command, **arguments}).encode() + b"\n"
     try:

@@ -1,0 +1,206 @@
+"""`eir.metrics`: names and labels are a promise to those who have dashboards. To change one is to break it."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from collections import Counter
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from eir import metrics
+from eir.diameter.server import DiameterServer, Outcomes
+from eir.metrics import NodeCollector
+
+if TYPE_CHECKING:
+    from eir import _core
+
+HISTOGRAM = "histogram"
+PROMISED = {
+    "eir_answers_total": ("counter", {"protocol", "peer", "rule", "list"}),
+    "eir_watchdogs_total": ("counter", {"peer"}),
+    "eir_not_started_total": ("counter", {"peer"}),
+    "eir_hold_timeouts_total": ("counter", {"peer"}),
+    "eir_punted_total": ("counter", {"peer"}),
+    "eir_answer_seconds_bucket": (HISTOGRAM, {"le"}),
+    "eir_answer_seconds_count": (HISTOGRAM, set()),
+    "eir_answer_seconds_sum": (HISTOGRAM, set()),
+    "eir_refused_total": ("counter", {"peer", "code"}),
+    "eir_discarded_total": ("counter", {"reason"}),
+    "eir_undelivered_total": ("counter", set()),
+    "eir_lost_answers_total": ("counter", set()),
+    "eir_connections": ("gauge", set()),
+    "eir_open_peers": ("gauge", set()),
+    "eir_connections_accepted_total": ("counter", set()),
+    "eir_connections_refused_total": ("counter", set()),
+    "eir_connections_closed_total": ("counter", {"reason"}),
+    "eir_journal_available": ("gauge", set()),
+    "eir_journal_bytes": ("gauge", set()),
+    "eir_journal_depth": ("gauge", set()),
+    "eir_journal_records_total": ("counter", set()),
+    "eir_journal_syncs_total": ("counter", set()),
+    "eir_journal_failures_total": ("counter", set()),
+    "eir_timers": ("gauge", set()),
+    "eir_timers_running": ("gauge", set()),
+    "eir_breaker_tripped": ("gauge", set()),
+    "eir_lists_valid": ("gauge", set()),
+    "eir_overlay_entries": ("gauge", set()),
+    "eir_lists_sequence": ("gauge", set()),
+    "eir_lists_age_seconds": ("gauge", set()),
+    "eir_lists_stale": ("gauge", set()),
+    "eir_lists_entries": ("gauge", {"section"}),
+}
+OF_A_SNAPSHOT = {"eir_lists_sequence", "eir_lists_age_seconds", "eir_lists_stale", "eir_lists_entries"}
+
+COUNTS: _core.Counts = {
+    "white": 1,
+    "black": 2,
+    "grey": 3,
+    "ranges": 4,
+    "exempt_tacs": 5,
+    "allocated_tacs": 6,
+    "exempt_imsis": 7,
+    "pairs": 8,
+}
+
+
+def peer(**counts: int) -> _core.PeerStats:
+    stats: _core.PeerStats = {
+        "answers": [("white", "white", 5), ("first-attach", "grey", 2)],
+        "watchdogs": 3,
+        "not_started": 1,
+        "hold_timeouts": 2,
+        "lost": 4,
+        "punted": 6,
+        "discarded": 7,
+    }
+    return cast("_core.PeerStats", {**stats, **counts})
+
+
+class FakeNode:
+    """The two calls of a node that the collector makes."""
+
+    def __init__(self, created_at: int | None) -> None:
+        self._created_at = created_at
+
+    def stats(self, now: int) -> _core.Stats:
+        assert abs(now - time.time()) < 60
+        return {
+            "peers": {"mme1": peer(), 'mme"2': peer(lost=1)},
+            "before_open": peer(discarded=1),
+            "answer_bounds_ns": [1_000, 2_000_000],
+            "answer_buckets": [1, 2, 4],
+            "answer_sum_ns": 3_500_000_000,
+            "connections": 4,
+            "accepted": 10,
+            "refused": 1,
+            "unframeable": 1,
+            "stuck": 1,
+            "journal_available": True,
+            "journal_bytes": 640,
+            "journal_depth": 1,
+            "journal_records": 9,
+            "journal_syncs": 8,
+            "journal_failures": 0,
+            "timers": 11,
+            "timers_running": 10,
+            "breaker_tripped": False,
+            "overlay_entries": 2,
+        }
+
+    def snapshot_info(self) -> _core.SnapshotInfo | None:
+        if self._created_at is None:
+            return None
+        return {"sequence": 77, "created_at": self._created_at, "tac_as_of": 0, "counts": COUNTS}
+
+
+class FakeServer:
+    """What the collector reads of a Diameter server."""
+
+    def __init__(self) -> None:
+        self.outcomes = Outcomes(
+            refused=Counter({("mme1", 5005): 2}),
+            discarded=Counter({"unreadable": 1}),
+            undelivered=1,
+            closed=Counter({"peer closed": 3}),
+        )
+
+    def open_peers(self) -> int:
+        return 3
+
+
+def collector(age: int | None = 0, stale_after: int = 3600) -> NodeCollector:
+    created_at = None if age is None else int(time.time()) - age
+    node, server = cast("_core.Node", FakeNode(created_at)), cast(DiameterServer, FakeServer())
+    return NodeCollector(node, server, stale_after)
+
+
+def samples(of: NodeCollector) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for metric in of.collect()
+        for sample in metric.samples
+    }
+
+
+def value(of: NodeCollector, name: str, **labels: str) -> float:
+    return samples(of)[name, frozenset(labels.items())]
+
+
+def test_names_kinds_and_labels() -> None:
+    found = {
+        sample.name: (metric.type, set(sample.labels)) for metric in collector().collect() for sample in metric.samples
+    }
+    assert found == PROMISED
+
+
+def test_every_metric_says_what_it_is() -> None:
+    assert all(metric.documentation for metric in collector().collect())
+
+
+def test_without_lists() -> None:
+    bare = collector(age=None)
+    assert {name for name, _ in samples(bare)} == set(PROMISED) - OF_A_SNAPSHOT
+    assert value(bare, "eir_lists_valid") == 0
+
+
+def test_values() -> None:
+    node = collector()
+    for expected, name, labels in [
+        (5, "eir_answers_total", {"protocol": "s13", "peer": "mme1", "rule": "white", "list": "white"}),
+        (2, "eir_answers_total", {"protocol": "s13", "peer": "mme1", "rule": "first-attach", "list": "grey"}),
+        (2, "eir_refused_total", {"peer": "mme1", "code": "5005"}),
+        (1, "eir_discarded_total", {"reason": "unreadable"}),
+        (15, "eir_discarded_total", {"reason": "control-plane-full"}),
+        (9, "eir_lost_answers_total", {}),
+        (1, "eir_answer_seconds_bucket", {"le": "1e-06"}),
+        (3, "eir_answer_seconds_bucket", {"le": "0.002"}),
+        (7, "eir_answer_seconds_bucket", {"le": "+Inf"}),
+        (7, "eir_answer_seconds_count", {}),
+        (3.5, "eir_answer_seconds_sum", {}),
+        (3, "eir_lists_entries", {"section": "grey"}),
+        (77, "eir_lists_sequence", {}),
+    ]:
+        assert value(node, name, **labels) == expected, (name, labels)
+
+
+@pytest.mark.parametrize(("age", "stale"), [(0, 0), (3500, 0), (3700, 1)])
+def test_stale_lists(age: int, stale: int) -> None:
+    node = collector(age)
+    assert value(node, "eir_lists_stale") == stale
+    assert abs(value(node, "eir_lists_age_seconds") - age) <= 2
+
+
+def test_lists_of_the_future_have_no_age() -> None:
+    assert value(collector(-1000), "eir_lists_age_seconds") == 0
+
+
+def test_served_as_prometheus_reads_it() -> None:
+    port = metrics.serve(collector(), (ip_address("127.0.0.1"), 0))
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    assert 'eir_answers_total{list="white",peer="mme\\"2",protocol="s13",rule="white"} 5.0\n' in text
+    names = {line.partition("{")[0].partition(" ")[0] for line in text.splitlines() if line.startswith("eir_")}
+    assert names == set(PROMISED)

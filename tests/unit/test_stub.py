@@ -1,0 +1,80 @@
+"""`eir/_core.pyi` says what `eir._core` is, no more and no less."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import eir
+from eir import _core, config
+from eir.app import build_policy
+from eir.diameter.dictionary import KNOWN_AVPS
+from support import lists
+from support.node import NodeProcess, write_config
+
+STUB = Path(eir.__file__).with_name("_core.pyi")
+CLASSES = [node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.ClassDef)]
+TYPED_DICTS = {
+    node.name: {
+        field.target.id
+        for field in node.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    }
+    for node in CLASSES
+    if [ast.unparse(base) for base in node.bases] == ["TypedDict"]
+}
+# Names that are for type checkers alone, and the list of names that PyO3 makes.
+NOT_AT_RUNTIME = ["__all__", "Event", "StrPath", *TYPED_DICTS]
+
+
+def test_the_stub_is_the_module(tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.write_text("".join(f"eir._core.{name}\n" for name in NOT_AT_RUNTIME))
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy.stubtest", "eir._core", "--allowlist", allowed],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_check_sees_a_wrong_stub(tmp_path: Path) -> None:
+    # Without the marker of a typed package the check would find no stub, and so no fault in it.
+    assert STUB.with_name("py.typed").exists()
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy.stubtest", "eir._core"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert "eir._core.Stats is not present at runtime" in checked.stdout
+
+
+def test_dictionaries_have_the_keys_of_the_stub(tmp_path: Path, shared_node: NodeProcess) -> None:
+    path = write_config(tmp_path)
+    settings, country = config.load(path)
+    now = int(time.time())
+    policy = build_policy(settings, country, now)
+    report = lists.build(tmp_path / "lists.eirs")
+    snapshot = _core.Snapshot.open(tmp_path / "lists.eirs")
+    host, port = config.parse_endpoint(f"127.0.0.1:{shared_node.listening[0][1]}")
+    load = _core.run_load(host, port, window=1, duration=0.05, imeis=[int(lists.WHITE)])
+    status = shared_node.ask("status")
+    found: dict[str, Any] = {
+        "BuildReport": report,
+        "Counts": report["counts"],
+        "SnapshotInfo": snapshot.info,
+        "Explanation": snapshot.explain(lists.WHITE, None, policy, now),
+        "LoadReport": load,
+        "Stats": status["stats"],
+        "PeerStats": status["stats"]["before_open"],
+    }
+    assert {name: set(value) for name, value in found.items()} == TYPED_DICTS
+
+
+def test_both_planes_know_the_same_avps() -> None:
+    assert set(_core.KNOWN_AVPS) == KNOWN_AVPS
+    assert len(_core.KNOWN_AVPS) == len(KNOWN_AVPS)
