@@ -62,9 +62,16 @@ impl Desk {
     fn handle(&self, message: &[u8]) -> (Outcome, Vec<u8>) {
         let (snapshot, now) = (Some(&*self.snapshot), 1_000);
         let facts = Facts { snapshot, overlay: &self.overlay, grey: &self.grey, policy: &self.policy, now };
-        let mut out = Vec::new();
-        let outcome = Door { facts, answers: &self.answers, journal: &NoJournal }.handle(message, &mut out);
-        (outcome, out)
+        let door = Door { facts, answers: &self.answers, journal: &NoJournal };
+        let together = |messages: &[&[u8]]| {
+            let (mut out, mut outcomes) = (Vec::new(), Vec::new());
+            door.handle(messages, &mut out, |_, outcome| outcomes.push(outcome));
+            (outcomes, out)
+        };
+        let (mut outcomes, out) = together(&[message]);
+        // In a group it is answered as it is alone.
+        assert_eq!(together(&[message; 3]), (outcomes.repeat(3), out.repeat(3)));
+        (outcomes.remove(0), out)
     }
 
     /// The answer to a request that must get one.

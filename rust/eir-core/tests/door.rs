@@ -13,7 +13,7 @@ use eir_core::diameter::s13::{Answered, Door, Hold, Outcome};
 use eir_core::grey::{ATTEMPT_INTERVAL, BreakerLimits, GreyTable, Schedule, Timer};
 use eir_core::journal::{self, Event, Journal, OverlayChange, Progress, RECORD};
 use eir_core::lists::{BuildOptions, FileKind, List, Overlay, Snapshot};
-use eir_core::policy::{Policy, Status};
+use eir_core::policy::{Policy, Prefix, Status};
 use eir_core::verdict::{Facts, Rule};
 use proptest::prelude::*;
 use support::*;
@@ -113,7 +113,9 @@ impl Desk {
     /// Sends an ECR; what became of it, and the status on the wire where there was an answer.
     fn ask(&self, device: &str, subscriber: Option<&str>) -> (Outcome, Option<u32>) {
         let mut out = Vec::new();
-        let outcome = self.door().handle(&request(device, subscriber), &mut out);
+        let mut outcomes = Vec::new();
+        self.door().handle(&[&request(device, subscriber)], &mut out, |_, outcome| outcomes.push(outcome));
+        let outcome = outcomes.remove(0);
         let held = matches!(outcome, Outcome::Held(_));
         assert_eq!(out.is_empty(), held, "an answer is written or held, never both");
         (outcome, if held { None } else { read_answer(&out).status() })
@@ -283,7 +285,7 @@ fn every_black_rule_has_its_attempt_recorded_under_its_number() {
         desk.snapshot = snapshot(options, files);
         desk.policy.hard_reasons = vec!["stolen".into()];
         if rule == Rule::TestImei {
-            desk.policy.test_tacs = vec!["3520".into()];
+            desk.policy.test_tacs = vec![Prefix::of_tac("3520").unwrap()];
         }
         desk.held(DEVICE, None);
         let attempt = Event::BlackAttempt { imei: imei(DEVICE), imsi: None, at: NOW, rule: rule as u8 };

@@ -11,7 +11,7 @@ use eir_core::grey::{GreyTable, Timer};
 use eir_core::imei::{Imei, Imsi, Malformed};
 use eir_core::journal::OverlayChange;
 use eir_core::lists::{BuildOptions, FileKind, List, Overlay, Snapshot};
-use eir_core::policy::{Policy, Status};
+use eir_core::policy::{Policy, Prefix, Status};
 use eir_core::verdict::{Facts, Request, Rule, Verdict, verdict, verdict_observed};
 use proptest::prelude::*;
 
@@ -46,7 +46,7 @@ impl Default for Scene {
         let policy = Policy {
             home_mccs: vec![1],
             hard_reasons: vec!["stolen".into(), "forged".into()],
-            test_tacs: vec!["0010".into()],
+            test_tacs: vec![Prefix::of_tac("0010").unwrap()],
             ..Policy::default()
         };
         Self {
@@ -102,7 +102,7 @@ impl Scene {
                 self.list(FileKind::ExemptImsis, &format!("{HOME},{HOME}\n{FOREIGN},{FOREIGN}"));
             }
             Rule::Malformed => self.imei = Err(Malformed),
-            Rule::TestImei => self.policy.test_tacs.push("3520".into()),
+            Rule::TestImei => self.policy.test_tacs.push(Prefix::of_tac("3520").unwrap()),
             Rule::Black => self.list(FileKind::Devices, "35209900176148,black,not-verified"),
             Rule::White => self.list(FileKind::Devices, "35209900176148,white,"),
             Rule::ExemptDevice => self.list(FileKind::ExemptTacs, TAC),
@@ -261,8 +261,8 @@ fn what_is_just_beside_a_rule_does_not_match_it() {
         ("an exempt range that begins after the IMSI", |scene| {
             scene.list(FileKind::ExemptImsis, "001010000000002,00101");
         }),
-        ("a test TAC that is longer", |scene| scene.policy.test_tacs.push("35209901".into())),
-        ("a test TAC's digits in another place", |scene| scene.policy.test_tacs.push("5209".into())),
+        ("a test TAC that is longer", |scene| scene.policy.test_tacs.push(Prefix::of_tac("35209901").unwrap())),
+        ("a test TAC's digits in another place", |scene| scene.policy.test_tacs.push(Prefix::of_tac("5209").unwrap())),
         ("a range that ends before the device", |scene| {
             scene.list(FileKind::Ranges, "35209900000000,35209900176147,black,");
         }),
@@ -379,8 +379,8 @@ fn roamers_are_told_by_country_but_for_the_networks_named() {
     ] {
         let scene = Scene::with(|scene| {
             scene.imsi = Some(imsi(subscriber));
-            scene.policy.roamer_plmns = vec!["00199".into()];
-            scene.policy.non_roamer_plmns = vec!["99901".into()];
+            scene.policy.roamer_plmns = vec![Prefix::of_imsi("00199").unwrap()];
+            scene.policy.non_roamer_plmns = vec![Prefix::of_imsi("99901").unwrap()];
         });
         assert_eq!(scene.rule(), rule, "{subscriber}");
     }
