@@ -139,8 +139,8 @@ class Application:
             metrics = f" metrics=:{port}"
         upkeep = asyncio.create_task(self._upkeep())
         listening = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in bound)
-        self._announce(f"eir ready diameter={listening}{metrics}")
         _notify("READY=1")
+        self._announce(f"eir ready diameter={listening}{metrics}")
         await self._stopping.wait()
         _notify("STOPPING=1")
         log.info("stopping")
