@@ -9,7 +9,7 @@ RUST_SOURCES := $(shell find rust benchmarks/native -name '*.rs' -o -name Cargo.
 PYTHON_SOURCES := $(shell find eir sms -name '*.py' -o -name '*.pyi') pyproject.toml
 
 demo: build
-	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python -m benchmarks.demo
 
 test: lint unit fuzz
 

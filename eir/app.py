@@ -84,6 +84,8 @@ class Application:
         self._announce = announce
         self._settings, self._country = config.load(path)
         self._stopping = asyncio.Event()
+        # Also the Origin-State-Id, which rises with every start.
+        self._started = int(time.time())
 
     async def run(self) -> None:
         """Serves until told to stop. Raises OSError and ConfigError where the node cannot start."""
@@ -92,13 +94,13 @@ class Application:
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_logged)
         settings = self._settings
-        directory = Path(settings.node.directory)
-        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        now = int(time.time())
+        # The journal names subscribers: what the node makes is its user's alone.
+        os.umask(0o077)
+        Path(settings.node.directory).mkdir(parents=True, exist_ok=True)
         self._node = _core.Node(
             origin_host=settings.node.origin_host,
             origin_realm=settings.node.origin_realm,
-            origin_state_id=now,
+            origin_state_id=self._started,
             workers=_workers(settings),
             max_connections=settings.diameter.max_connections,
             max_events=settings.diameter.max_events,
@@ -106,7 +108,7 @@ class Application:
             journal_directory=settings.path(settings.journal.directory),
             journal_segment_bytes=settings.journal.segment_bytes,
             journal_max_bytes=settings.journal.max_bytes,
-            policy=build_policy(settings, self._country, now),
+            policy=build_policy(settings, self._country, self._started),
         )
         # From here on: the threads that answer have started, and those that start later inherit this.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
@@ -126,7 +128,7 @@ class Application:
         except ValueError as error:
             log.error("no valid lists", error=str(error), answer=settings.lists.no_list_policy)
         timers = PeerTimers(cer_timeout=settings.diameter.cer_timeout, tw=settings.diameter.watchdog)
-        identity = Identity(settings.node.origin_host, settings.node.origin_realm, int(time.time()))
+        identity = Identity(settings.node.origin_host, settings.node.origin_realm, self._started)
         self._server = DiameterServer(self._node, identity, _peer_policy(settings), timers)
         self._server.start()
         bound = [self._node.listen(*config.parse_endpoint(text)) for text in settings.diameter.listen]
@@ -139,8 +141,8 @@ class Application:
             metrics = f" metrics=:{port}"
         upkeep = asyncio.create_task(self._upkeep())
         listening = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in bound)
-        self._announce(f"eir ready diameter={listening}{metrics}")
         _notify("READY=1")
+        self._announce(f"eir ready diameter={listening}{metrics}")
         await self._stopping.wait()
         _notify("STOPPING=1")
         log.info("stopping")

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from eir.diameter import dictionary as d
 from eir.diameter.message import decode
+from support.node import until
 from support.silence import QuietPeers
+
+
+def reasons(quiet_peers: QuietPeers) -> list[object]:
+    """Why the connection of the peer that does not answer was closed."""
+    closed = quiet_peers.node.log("connection closed")
+    return [entry["reason"] for entry in closed if entry["peer"] == quiet_peers.dead.host]
 
 
 def test_of_two_silent_peers_the_one_that_answers_stays(quiet_peers: QuietPeers) -> None:
@@ -12,6 +19,8 @@ def test_of_two_silent_peers_the_one_that_answers_stays(quiet_peers: QuietPeers)
     # Three intervals of six seconds, two more or less each: asked, suspected, closed.
     assert 11.5 < quiet_peers.lasted < 30
     assert quiet_peers.verdict == "white"
+    until(lambda: reasons(quiet_peers))
+    assert reasons(quiet_peers) == ["watchdog"]
     to_dead = [decode(data) for data in quiet_peers.dead.received]
     # The CEA and one DWR: it is not repeated while its answer is owed.
     assert [message.header.command for message in to_dead] == [257, 280]

@@ -18,6 +18,7 @@ class QuietPeers(threading.Thread):
 
     def __init__(self, node: NodeProcess) -> None:
         super().__init__(daemon=True)
+        self.node = node
         self.alive = node.peer("alive.epc.test")
         self.dead = node.peer("dead.epc.test")
         self.lasted = 0.0

@@ -13,6 +13,20 @@ pub const IMEI_LIMIT: u64 = 100_000_000_000_000;
 /// Number of possible TACs.
 pub const TAC_LIMIT: u32 = 100_000_000;
 
+/// The number that eight ASCII digits make, all at once: an identity is read for every request.
+#[inline]
+fn eight_digits(text: [u8; 8]) -> Option<u64> {
+    let word = u64::from_le_bytes(text);
+    let is_digit = (word & 0xf0f0_f0f0_f0f0_f0f0
+        | (word.wrapping_add(0x0606_0606_0606_0606) & 0xf0f0_f0f0_f0f0_f0f0) >> 4)
+        == 0x3333_3333_3333_3333;
+    // Neighbours are joined to numbers of two digits, then of four, then of eight.
+    let pairs = (word & 0x0f0f_0f0f_0f0f_0f0f).wrapping_mul(2561) >> 8;
+    let fours = (pairs & 0x00ff_00ff_00ff_00ff).wrapping_mul(6_553_601) >> 16;
+    let eight = (fours & 0x0000_ffff_0000_ffff).wrapping_mul(42_949_672_960_001) >> 32;
+    is_digit.then_some(eight)
+}
+
 /// What was sent as an IMEI is none: not 14 to 16 decimal digits, or all zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
@@ -56,19 +70,15 @@ impl Imei {
     /// [`Malformed`] unless 14 to 16 decimal digits whose first 14 are not all zero.
     #[inline]
     pub fn from_digits(text: &[u8]) -> Result<Self, Malformed> {
-        if !(14..=16).contains(&text.len()) {
+        if !(14..=16).contains(&text.len()) || !text.iter().skip(14).all(u8::is_ascii_digit) {
             return Err(Malformed);
         }
-        let mut key = 0u64;
-        let mut bad = 0u8;
-        for (at, byte) in text.iter().enumerate() {
-            let digit = byte.wrapping_sub(b'0');
-            bad |= u8::from(digit > 9);
-            if at < 14 {
-                key = key.wrapping_mul(10).wrapping_add(u64::from(digit));
-            }
-        }
-        if bad != 0 || key == 0 { Err(Malformed) } else { Ok(Self(key)) }
+        // TAC and SNR by eight digits each; the SNR's first two are the TAC's last.
+        let (tac, _) = text.split_first_chunk::<8>().ok_or(Malformed)?;
+        let (_, end) = text.get(..14).and_then(<[u8]>::split_last_chunk::<8>).ok_or(Malformed)?;
+        let tac = eight_digits(*tac).ok_or(Malformed)?;
+        let snr = eight_digits(*end).ok_or(Malformed)? % SNRS_PER_TAC;
+        Self::from_number(tac * SNRS_PER_TAC + snr).ok_or(Malformed)
     }
 
     /// The key of what a person typed, whose 15th digit must be the check digit or 0.
@@ -149,17 +159,11 @@ impl Imsi {
         if !(6..=15).contains(&text.len()) {
             return None;
         }
-        let mut value = 0u64;
-        for byte in text {
-            let digit = byte.wrapping_sub(b'0');
-            if digit > 9 {
-                return None;
-            }
-            value = value * 10 + u64::from(digit);
-        }
-        for _ in text.len()..15 {
-            value *= 10;
-        }
+        let mut digits = [b'0'; 16];
+        digits.get_mut(16 - text.len()..)?.copy_from_slice(text);
+        let (&high, rest) = digits.split_first_chunk::<8>()?;
+        let number = eight_digits(high)? * 100_000_000 + eight_digits(*rest.first_chunk::<8>()?)?;
+        let value = number * 10u64.pow(15 - text.len() as u32);
         Some(Self(value << 4 | text.len() as u64))
     }
 
@@ -232,6 +236,28 @@ mod tests {
             assert_eq!(Imei::from_digits(text), Err(Malformed), "{text:?}");
         }
         assert_eq!(Imei::from_digits(&[b'1'; 1000]), Err(Malformed));
+    }
+
+    #[test]
+    fn any_octet_that_is_no_digit_is_seen_wherever_it_stands() {
+        for place in 0..16 {
+            for octet in 0..=255u8 {
+                let mut text = *b"3520990017614812";
+                text[place] = octet;
+                let key = text[..14].iter().fold(0, |key, digit| key * 10 + u64::from(digit.wrapping_sub(b'0')));
+                let expected = if octet.is_ascii_digit() { Ok(Imei(key)) } else { Err(Malformed) };
+                assert_eq!(Imei::from_digits(&text), expected, "{text:?}");
+                let imsi = &text[..15];
+                if place < 15 {
+                    assert_eq!(Imsi::from_digits(imsi).is_some(), octet.is_ascii_digit(), "{imsi:?}");
+                }
+            }
+        }
+        for length in 6..=15 {
+            let text = &b"123456789012345"[..length];
+            let padded = Imsi::from_digits(text).unwrap().padded();
+            assert_eq!(format!("{padded:015}"), format!("{:0<15}", std::str::from_utf8(text).unwrap()));
+        }
     }
 
     #[test]

@@ -254,7 +254,9 @@ pub struct Replayed {
 pub fn replay(first_sequence: u64, records: &[u8], mut apply: impl FnMut(u64, Event)) -> Replayed {
     let (whole, torn) = records.as_chunks::<RECORD>();
     let mut replayed = Replayed { torn: torn.len() as u64, ..Replayed::default() };
-    for (sequence, record) in (first_sequence..).zip(whole) {
+    for (at, record) in whole.iter().enumerate() {
+        // A first number that overflows is not one that was ever written; its records do not fit it.
+        let sequence = first_sequence.wrapping_add(at as u64);
         match decode(sequence, record) {
             Some(event) => {
                 replayed.records += 1;

@@ -42,6 +42,39 @@ impl Status {
     }
 }
 
+/// The first digits of a TAC or an IMSI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefix {
+    value: u64,
+    /// What a whole number is divided by to leave the prefix's digits.
+    divisor: u64,
+}
+
+impl Prefix {
+    /// The first digits of a TAC; `None` unless 1 to 8 digits.
+    #[must_use]
+    pub fn of_tac(digits: &str) -> Option<Self> {
+        Self::new(digits, 8)
+    }
+
+    /// The MCC and MNC of IMSIs; `None` unless 1 to 15 digits.
+    #[must_use]
+    pub fn of_imsi(digits: &str) -> Option<Self> {
+        Self::new(digits, 15)
+    }
+
+    fn new(digits: &str, whole: u32) -> Option<Self> {
+        let sound = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+        let spare = whole.checked_sub(digits.len() as u32)?;
+        if sound { Some(Self { value: digits.parse().ok()?, divisor: 10u64.pow(spare) }) } else { None }
+    }
+
+    #[inline]
+    fn begins(self, number: u64) -> bool {
+        number / self.divisor == self.value
+    }
+}
+
 /// The operator's and the country's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -54,13 +87,13 @@ pub struct Policy {
     /// Mobile country codes of the home country.
     pub home_mccs: Vec<u16>,
     /// PLMNs (MCC and MNC as digits) whose subscribers are roamers although the MCC is the home country's.
-    pub roamer_plmns: Vec<String>,
+    pub roamer_plmns: Vec<Prefix>,
     /// PLMNs whose subscribers are no roamers although the MCC is another country's.
-    pub non_roamer_plmns: Vec<String>,
+    pub non_roamer_plmns: Vec<Prefix>,
     /// Reasons on the black list that no exemption lifts.
     pub hard_reasons: Vec<String>,
     /// First digits of the TACs of test devices.
-    pub test_tacs: Vec<String>,
+    pub test_tacs: Vec<Prefix>,
     /// An allocated-TAC list older than this says nothing.
     pub tac_max_age: UnixTime,
     /// Lists older than this expire no more timers.
@@ -107,22 +140,14 @@ impl Policy {
         }
         let foreign = !self.home_mccs.contains(&imsi.mcc());
         let exceptions = if foreign { &self.non_roamer_plmns } else { &self.roamer_plmns };
-        foreign != exceptions.iter().any(|plmn| begins_with(imsi, plmn))
+        foreign != exceptions.iter().any(|plmn| plmn.begins(imsi.padded()))
     }
 
     /// Whether the TAC is a test device's.
     #[inline]
     pub(crate) fn is_test_tac(&self, tac: u32) -> bool {
-        self.test_tacs.iter().any(|prefix| {
-            let spare = 8u32.saturating_sub(prefix.len() as u32);
-            prefix.parse() == Ok(tac / 10u32.pow(spare))
-        })
+        self.test_tacs.iter().any(|prefix| prefix.begins(u64::from(tac)))
     }
-}
-
-fn begins_with(imsi: Imsi, plmn: &str) -> bool {
-    let spare = 15u32.saturating_sub(plmn.len() as u32);
-    plmn.parse() == Ok(imsi.padded() / 10u64.pow(spare))
 }
 
 #[cfg(test)]
@@ -137,8 +162,8 @@ mod tests {
     fn roamers_are_those_of_other_countries_but_for_the_exceptions() {
         let policy = Policy {
             home_mccs: vec![1],
-            roamer_plmns: vec!["00199".into()],
-            non_roamer_plmns: vec!["99901".into()],
+            roamer_plmns: vec![Prefix::of_imsi("00199").unwrap()],
+            non_roamer_plmns: vec![Prefix::of_imsi("99901").unwrap()],
             ..Policy::default()
         };
         for (subscriber, roams) in [
@@ -154,10 +179,18 @@ mod tests {
 
     #[test]
     fn test_tacs_are_told_by_their_first_digits() {
-        let policy = Policy { test_tacs: vec!["0010".into(), "00440123".into()], ..Policy::default() };
+        let policy = Policy {
+            test_tacs: ["0010", "00440123"].map(|tac| Prefix::of_tac(tac).unwrap()).into(),
+            ..Policy::default()
+        };
         for (tac, test) in [(100_000, true), (109_999, true), (110_000, false), (440_123, true), (440_124, false)] {
             assert_eq!(policy.is_test_tac(tac), test, "{tac}");
         }
+    }
+
+    #[test]
+    fn a_prefix_is_digits_and_not_longer_than_the_whole() {
+        assert!(["", "123456789", "12a", "+1"].into_iter().all(|text| Prefix::of_tac(text).is_none()));
     }
 
     #[test]

@@ -14,13 +14,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use eir_core::UnixTime;
 use eir_core::diameter::framing::{Frame, frame};
-use eir_core::diameter::s13::{Hold, Outcome};
+use eir_core::diameter::s13::{GROUP, Hold, Outcome};
 use eir_core::journal::{Journal, Progress};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::node::{Shared, World};
+use crate::node::Shared;
 use crate::stats::PeerStats;
 
 /// Octets read at once: enough that a busy peer's messages share a system call, little enough that its next ones are
@@ -220,40 +220,59 @@ impl Connection {
     /// socket takes; what it does not take is returned.
     fn answer(&mut self, scratch: &mut Scratch, length: usize) -> (Vec<u8>, Batch, Instant) {
         let read_at = Instant::now();
-        let world = self.node.world.load();
+        let node = Arc::clone(&self.node);
+        let world = node.world.load();
         let input = scratch.input.get(..length).unwrap_or_default();
         let mut at = 0;
         let mut batch = Batch::default();
-        while self.state != State::Waiting {
-            let rest = input.get(at..).unwrap_or_default();
-            match frame(rest, MAX_MESSAGE) {
+        if self.state == State::First {
+            match frame(input, MAX_MESSAGE) {
                 Frame::Complete(size) => {
-                    let message = rest.get(..size).unwrap_or_default();
-                    at += size;
-                    if self.state == State::First {
-                        self.state = State::Waiting;
-                        self.punt(message);
-                    } else {
-                        batch.answered += u64::from(self.take(&world, message, &mut scratch.output, read_at));
+                    self.state = State::Waiting;
+                    self.punt(input.get(..size).unwrap_or_default());
+                    at = size;
+                }
+                Frame::Incomplete(_) => {}
+                Frame::Unframeable => batch.ended = Some("unframeable"),
+            }
+        }
+        let door = node.door(&world, now());
+        let mut group: [&[u8]; GROUP] = [&[]; GROUP];
+        while self.state == State::Open && batch.ended.is_none() {
+            let mut count = 0;
+            for place in &mut group {
+                let rest = input.get(at..).unwrap_or_default();
+                match frame(rest, MAX_MESSAGE) {
+                    Frame::Complete(size) => *place = rest.get(..size).unwrap_or_default(),
+                    Frame::Incomplete(_) => break,
+                    Frame::Unframeable => {
+                        batch.ended = Some("unframeable");
+                        break;
                     }
                 }
-                Frame::Incomplete(_) => break,
-                Frame::Unframeable => {
-                    self.node.stats.unframeable.add(1);
-                    batch.ended = Some("unframeable");
-                    break;
-                }
+                at += place.len();
+                count += 1;
             }
+            let messages = group.get(..count).unwrap_or_default();
+            door.handle(messages, &mut scratch.output, |message, outcome| {
+                batch.answered += u64::from(self.note(message, outcome, read_at));
+            });
+            if count < GROUP {
+                break;
+            }
+        }
+        if batch.ended.is_some() {
+            self.node.stats.unframeable.add(1);
         }
         self.partial.clear();
         self.partial.extend_from_slice(input.get(at..).unwrap_or_default());
         (self.write_now(&scratch.output, &mut batch), batch, read_at)
     }
 
-    /// Takes one message of an open peer; whether an answer was written.
+    /// Notes what became of one message of an open peer; whether an answer was written.
     #[inline]
-    fn take(&mut self, world: &World, message: &[u8], output: &mut Vec<u8>, read_at: Instant) -> bool {
-        match self.node.door(world, now()).handle(message, output) {
+    fn note(&mut self, message: &[u8], outcome: Outcome, read_at: Instant) -> bool {
+        match outcome {
             Outcome::Answered(answered) => {
                 self.peer.answered(&answered);
                 return true;

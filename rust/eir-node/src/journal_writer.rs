@@ -17,10 +17,14 @@ use eir_core::grey::GreyTable;
 use eir_core::journal::{self, Event, Journal, Progress, RECORD, Replayed};
 use tokio::sync::watch;
 
+use crate::priority;
+
 /// Octets that may wait in memory for a disk that is stuck; about a quarter of a million records.
 const BUFFER_LIMIT: usize = 16 << 20;
 const RETRY: Duration = Duration::from_secs(1);
 const SUFFIX: &str = ".eirj";
+/// No node lives to write so many records. A name or header beyond is not ours, and to count on from it would overflow.
+const MAX_SEQUENCE: u64 = 1 << 62;
 
 /// Where the journal is and how large it may grow.
 #[derive(Debug, Clone)]
@@ -112,12 +116,18 @@ fn segments(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(SUFFIX));
-        if let Some(first) = name.and_then(|name| name.parse().ok()) {
+        if let Some(first) = name.and_then(|name| name.parse().ok()).filter(|first| *first <= MAX_SEQUENCE) {
             found.push((first, path));
         }
     }
     found.sort();
     Ok(found)
+}
+
+/// Octets of all segments.
+fn size(directory: &Path) -> io::Result<u64> {
+    let lengths = segments(directory)?.into_iter().filter_map(|(_, path)| fs::metadata(path).ok());
+    Ok(lengths.map(|metadata| metadata.len()).sum())
 }
 
 /// Reads every segment of a directory in order, hands each event over, and tells what was met and which sequence
@@ -136,13 +146,15 @@ pub fn replay_directory(directory: &Path, mut apply: impl FnMut(u64, Event)) -> 
             continue;
         };
         // A damaged header is made good by the name; the records have checksums of their own.
-        let first = journal::read_segment_header(header).unwrap_or(named);
-        total.damaged += u64::from(journal::read_segment_header(header).is_none());
+        let read = journal::read_segment_header(header).filter(|first| *first <= MAX_SEQUENCE);
+        let first = read.unwrap_or(named);
+        total.damaged += u64::from(read.is_none());
         let replayed = journal::replay(first, records, &mut apply);
         total.records += replayed.records;
         total.damaged += replayed.damaged;
         total.torn += replayed.torn;
-        next = next.max(first.saturating_add(replayed.records + replayed.damaged));
+        // Beyond the name as well: a segment that was renamed must not be in the way of one that is begun.
+        next = next.max(first.max(named).saturating_add(replayed.records + replayed.damaged));
     }
     Ok((total, next))
 }
@@ -163,8 +175,7 @@ impl JournalWriter {
             OpenOptions::new().create(true).truncate(false).write(true).open(config.directory.join("lock"))?;
         lock_file.try_lock().map_err(|error| io::Error::other(format!("another node uses the journal: {error}")))?;
         let (replayed, next) = replay_directory(&config.directory, apply)?;
-        let bytes = segments(&config.directory)?.into_iter().filter_map(|(_, path)| fs::metadata(path).ok());
-        let bytes = bytes.map(|metadata| metadata.len()).sum();
+        let bytes = size(&config.directory)?;
         let shared = Arc::new(Shared {
             config,
             grey,
@@ -193,7 +204,10 @@ impl JournalWriter {
         shared.begin_segment(next);
         let spawn = |name: &str, run: fn(&Shared)| {
             let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name(name.into()).spawn(move || run(&shared))
+            std::thread::Builder::new().name(name.into()).spawn(move || {
+                priority::wake_soon();
+                run(&shared);
+            })
         };
         let threads = vec![spawn("journal-write", Shared::write_loop)?, spawn("journal-sync", Shared::sync_loop)?];
         Ok((Self { shared, threads }, replayed))
@@ -319,10 +333,10 @@ impl Shared {
 
     fn write(&self, batch: Batch) {
         let mut segment = lock(&self.segment);
-        if segment.length >= self.config.segment_bytes {
+        if segment.length >= self.config.segment_bytes || self.is_full() {
             drop(segment);
             if !self.begin_segment(batch.first) {
-                self.lose(&batch);
+                self.lose_last(&batch);
                 return;
             }
             segment = lock(&self.segment);
@@ -341,10 +355,9 @@ impl Shared {
             // checksums tell.
             let sound = if segment.file.is_some() { segment.length } else { segment.synced_length };
             let _ = file.set_len(sound);
-            segment.file = None;
             drop(segment);
             self.fail();
-            self.lose(&batch);
+            self.lose_last(&batch);
             return;
         }
         segment.length += batch.records.len() as u64;
@@ -398,7 +411,13 @@ impl Shared {
 
     /// Begins the segment that starts with this record; whether records can be kept now.
     fn begin_segment(&self, first: u64) -> bool {
-        let full = self.bytes.load(Ordering::Relaxed) >= self.config.max_bytes;
+        if self.is_full()
+            && let Ok(bytes) = size(&self.config.directory)
+        {
+            // Old segments may have been carried away.
+            self.bytes.store(bytes, Ordering::Relaxed);
+        }
+        let full = self.is_full();
         let begun = if full { Err(io::ErrorKind::StorageFull.into()) } else { self.create_segment(first) };
         let Ok(file) = begun else {
             self.fail();
@@ -434,9 +453,23 @@ impl Shared {
         Ok(file)
     }
 
+    fn is_full(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) >= self.config.max_bytes
+    }
+
     fn fail(&self) {
         self.available.store(false, Ordering::Release);
         self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Loses a batch behind others that were written. Those are brought to the disk first: what waits for them is let go
+    /// together with what waits for this one.
+    fn lose_last(&self, batch: &Batch) {
+        let mut segment = lock(&self.segment);
+        let failed = segment.file.take().is_some_and(|file| file.sync_data().is_err());
+        let unsynced = if failed { std::mem::take(&mut segment.unsynced) } else { Vec::new() };
+        drop(segment);
+        unsynced.iter().chain([batch]).for_each(|batch| self.lose(batch));
     }
 
     /// Records that are not kept: takes back what they started and lets those who wait for them go.

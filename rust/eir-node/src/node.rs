@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use crate::connection::{Command, Connection, Handle};
 use crate::events::Events;
 use crate::journal_writer::{JournalConfig, JournalWriter};
+use crate::priority;
 use crate::stats::{PeerStats, Stats};
 
 /// Messages from the control plane that may wait for one connection.
@@ -178,6 +179,7 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.workers)
             .thread_name("eir-data")
+            .on_thread_start(priority::wake_soon)
             .enable_io()
             .enable_time()
             .build()?;
@@ -243,7 +245,8 @@ impl Node {
         }
     }
 
-    /// Closes every connection and stops the threads; the journal is on the disk when this returns.
+    /// Closes every connection and stops the threads. When this returns the journal is on the disk, unless the disk has not
+    /// answered for some seconds.
     pub fn stop(&self) {
         if self.stopped.swap(true, Ordering::AcqRel) {
             return;
@@ -251,6 +254,10 @@ impl Node {
         self.stop_listening();
         if let Some(runtime) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
             runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+        let end = Instant::now() + RECORD_TIMEOUT;
+        while self.shared.journal.stats().depth > 0 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -18,7 +18,7 @@ use eir_core::grey::{BreakerLimits, GreyTable, Schedule};
 use eir_core::imei::{Imei, Imsi};
 use eir_core::journal::{Event as Record, OverlayChange};
 use eir_core::lists::{self, BuildOptions, FileKind, List};
-use eir_core::policy::{self, Status};
+use eir_core::policy::{self, Prefix, Status};
 use eir_core::verdict::{Facts, Request};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyOSError, PyValueError};
@@ -40,6 +40,11 @@ struct Policy(policy::Policy);
 
 fn status(name: &str) -> PyResult<Status> {
     Status::from_name(name).ok_or_else(|| PyValueError::new_err(format!("{name:?} is no status")))
+}
+
+fn prefixes(texts: &[String], read: fn(&str) -> Option<Prefix>) -> PyResult<Vec<Prefix>> {
+    let wrong = |text: &String| PyValueError::new_err(format!("{text:?} is no prefix"));
+    texts.iter().map(|text| read(text).ok_or_else(|| wrong(text))).collect()
 }
 
 #[pymethods]
@@ -69,10 +74,10 @@ impl Policy {
             no_list: status(no_list)?,
             malformed: status(malformed)?,
             home_mccs,
-            roamer_plmns,
-            non_roamer_plmns,
+            roamer_plmns: prefixes(&roamer_plmns, Prefix::of_imsi)?,
+            non_roamer_plmns: prefixes(&non_roamer_plmns, Prefix::of_imsi)?,
             hard_reasons,
-            test_tacs,
+            test_tacs: prefixes(&test_tacs, Prefix::of_tac)?,
             tac_max_age,
             stale_after,
             schedule: Schedule::new(schedule, grey_seconds),

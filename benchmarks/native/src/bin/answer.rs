@@ -17,7 +17,7 @@ use eir_core::grey::{GreyTable, Timer};
 use eir_core::imei::Imei;
 use eir_core::journal::{Event, Journal, Progress};
 use eir_core::lists::Overlay;
-use eir_core::policy::Policy;
+use eir_core::policy::{Policy, Prefix};
 use eir_core::verdict::Facts;
 use eir_node::snapshot_file;
 
@@ -78,7 +78,11 @@ fn main() {
     for draw in (0..count).step_by(10) {
         grey.start(unlisted(draw), Timer { start: 1, deadline: u32::MAX }, || Some(1));
     }
-    let policy = Policy { home_mccs: vec![1], test_tacs: vec!["0010".into(), "0044".into()], ..Policy::default() };
+    let policy = Policy {
+        home_mccs: vec![1],
+        test_tacs: ["0010", "0044", "0086", "0091"].into_iter().filter_map(Prefix::of_tac).collect(),
+        ..Policy::default()
+    };
     let answers =
         Answers::new("eir.epc.mnc001.mcc001.3gppnetwork.org", "epc.mnc001.mcc001.3gppnetwork.org", 1_700_000_000);
     let facts = Facts {
@@ -104,10 +108,9 @@ fn main() {
         out.clear();
         let begin = Instant::now();
         for request in &requests {
-            match door.handle(request, &mut out) {
-                Outcome::Answered(_) => {}
-                other => panic!("not answered: {other:?}"),
-            }
+            door.handle(&[request.as_slice()], &mut out, |_, outcome| {
+                assert!(matches!(outcome, Outcome::Answered(_)), "not answered: {outcome:?}");
+            });
         }
         times.push(begin.elapsed().as_nanos() as f64 / GROUP as f64);
         std::hint::black_box(&out);

@@ -4,16 +4,19 @@
 //! verdict starts something, has it recorded first: an answer whose record is not safe yet is held, and the caller
 //! comes back with [`Door::release`] when it is. It knows no sockets and waits for nothing.
 
+use super::COMMAND_DEVICE_WATCHDOG;
 use super::avp::Avps;
 use super::eca::Answers;
 use super::ecr::Ecr;
 use super::framing::{ERROR, Header, REQUEST};
-use super::{COMMAND_DEVICE_WATCHDOG, COMMAND_ME_IDENTITY_CHECK};
 use crate::grey::{Refused, Timer};
 use crate::imei::Imei;
 use crate::journal::{Event, Journal, Progress};
 use crate::policy::Status;
 use crate::verdict::{Facts, Request, Rule, Verdict, verdict};
+
+/// Messages that are answered together.
+pub const GROUP: usize = 16;
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,17 +73,43 @@ pub struct Door<'a, J> {
 }
 
 impl<J: Journal> Door<'_, J> {
-    /// Takes one whole message; an answer, if there is one, is appended to `out`.
+    /// Takes up to [`GROUP`] whole messages, in order; answers are appended to `out`, and `then` is told what became of
+    /// each. More messages than that are left alone.
+    ///
+    /// What the lists hold of the devices is asked for before the first answer is worked out, so that the cache misses
+    /// of a group pass at the same time; they are most of what an answer costs.
     #[inline]
-    pub fn handle(&self, message: &[u8], out: &mut Vec<u8>) -> Outcome {
-        let Some((header, body)) = Header::read(message) else { return Outcome::Punt };
-        if header.command != COMMAND_ME_IDENTITY_CHECK {
-            return self.watchdog(&header, body, out);
+    pub fn handle<'m>(&self, messages: &[&'m [u8]], out: &mut Vec<u8>, mut then: impl FnMut(&'m [u8], Outcome)) {
+        if let [message] = messages {
+            return then(message, self.take(message, Ecr::read(message).as_ref().ok(), out));
         }
-        let Ok(ecr) = Ecr::read(message) else { return Outcome::Punt };
-        let Some(verdict) = self.decide(&ecr) else { return Outcome::Answered(self.unknown(&ecr, message, out)) };
+        let mut requests: [Option<Ecr<'_>>; GROUP] = [None; GROUP];
+        for (place, message) in requests.iter_mut().zip(messages) {
+            *place = Ecr::read(message).ok();
+        }
+        if let Some(snapshot) = self.facts.snapshot {
+            let devices = || requests.iter().filter_map(|request| request.as_ref()?.imei?.ok());
+            devices().for_each(|imei| snapshot.warm_index(imei));
+            devices().for_each(|imei| snapshot.warm_entries(imei));
+        }
+        for (message, request) in messages.iter().zip(&requests) {
+            then(message, self.take(message, request.as_ref(), out));
+        }
+    }
+
+    #[inline]
+    fn take(&self, message: &[u8], request: Option<&Ecr<'_>>, out: &mut Vec<u8>) -> Outcome {
+        match request {
+            Some(ecr) => self.answer(message, ecr, out),
+            None => self.watchdog(message, out),
+        }
+    }
+
+    #[inline]
+    fn answer(&self, message: &[u8], ecr: &Ecr<'_>, out: &mut Vec<u8>) -> Outcome {
+        let Some(verdict) = self.decide(ecr) else { return Outcome::Answered(self.unknown(ecr, message, out)) };
         let effect = match ecr.imei {
-            Some(Ok(imei)) => self.effect(imei, &ecr, &verdict),
+            Some(Ok(imei)) => self.effect(imei, ecr, &verdict),
             _ => Effect::Nothing,
         };
         let not_started = match effect {
@@ -88,7 +117,7 @@ impl<J: Journal> Door<'_, J> {
             Effect::Hold(_) | Effect::Nothing => false,
             Effect::NotStarted => true,
         };
-        self.answers.write_eca(out, &ecr, message, verdict.status);
+        self.answers.write_eca(out, ecr, message, verdict.status);
         Outcome::Answered(Answered { status: verdict.status, rule: Some(verdict.rule), not_started })
     }
 
@@ -184,7 +213,8 @@ impl<J: Journal> Door<'_, J> {
     }
 
     /// Answers a Device-Watchdog-Request in which nothing is out of the ordinary.
-    fn watchdog(&self, header: &Header, body: &[u8], out: &mut Vec<u8>) -> Outcome {
+    fn watchdog(&self, message: &[u8], out: &mut Vec<u8>) -> Outcome {
+        let Some((header, body)) = Header::read(message) else { return Outcome::Punt };
         let request = header.version == 1
             && header.flags & (REQUEST | ERROR) == REQUEST
             && header.command == COMMAND_DEVICE_WATCHDOG
@@ -202,7 +232,7 @@ impl<J: Journal> Door<'_, J> {
         if !plain || (host, realm) != (1, 1) {
             return Outcome::Punt;
         }
-        self.answers.write_dwa(out, header);
+        self.answers.write_dwa(out, &header);
         Outcome::Watchdog
     }
 }

@@ -108,6 +108,18 @@ impl Snapshot {
         self.imeis.get(self.section(&self.imeis_at), imei)
     }
 
+    /// Ask the processor for the first part of what [`imei`](Self::imei) will read.
+    #[inline]
+    pub fn warm_index(&self, imei: Imei) {
+        self.imeis.warm_index(self.section(&self.imeis_at), imei);
+    }
+
+    /// Ask the processor for the second part of what [`imei`](Self::imei) will read, when the first has come.
+    #[inline]
+    pub fn warm_entries(&self, imei: Imei) {
+        self.imeis.warm_entries(self.section(&self.imeis_at), imei);
+    }
+
     /// The tag of the narrowest range that a device is in.
     #[inline]
     #[must_use]

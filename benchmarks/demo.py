@@ -1,0 +1,124 @@
+"""`make demo`: a node on loopback, a device of each kind, a grey timer, a short load.
+
+Everything happens in a temporary directory; the node is started and ended here, and the requests go over TCP.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.stage import ask
+from benchmarks.wire import WirePeer, status_of
+
+ROOT = Path(__file__).parents[1]
+EIR = Path(sys.executable).with_name("eir")
+SAMPLE = ROOT / "config" / "sample"
+
+_CONFIG = """
+[node]
+directory = "{directory}"
+country = "lab"
+[diameter]
+listen = ["127.0.0.1:0"]
+[metrics]
+listen = ""
+[log]
+level = "warning"
+"""
+
+# What it is, its IMEI and its subscriber's IMSI; the laboratory's profile has the test network 001 at home.
+_DEVICES = (
+    ("verified", "35900100000001", "001010000000001"),
+    ("not verified in time", "35900100000003", "001010000000003"),
+    ("malformed", "3590010000", "001010000000004"),
+    ("roaming", "35900100000003", "999700000000001"),
+    ("M2M meter", "35900300000001", "001010000000005"),
+    ("in an imported range", "35900200123456", "001010000000006"),
+    ("stolen, with its lawful holder", "35900100000004", "001010000000077"),
+    ("stolen", "35900100000004", "001010000000007"),
+    ("of a TAC not allocated", "35900999000001", "001010000000008"),
+    ("never seen", "35900400000001", "001010000000009"),
+)
+_COLOUR = {"white": "green", "black": "red", "grey": "yellow"}
+
+console = Console(width=110)
+
+
+def eir(*arguments: str) -> str:
+    """What a command of the command line prints. Raises CalledProcessError."""
+    return subprocess.run([str(EIR), *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+@contextmanager
+def node(directory: Path) -> Iterator[tuple[Path, int]]:
+    """A running node; gives its configuration and its port."""
+    shutil.copytree(ROOT / "config" / "countries", directory / "countries")
+    config = directory / "eir.toml"
+    config.write_text(_CONFIG.format(directory=directory))
+    process = subprocess.Popen([str(EIR), "serve", "-c", str(config)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        ready = process.stdout.readline()
+        if "ready" not in ready:
+            sys.exit("the node did not start")
+        console.print(f"[dim]{ready.strip()}[/]")
+        yield config, int(ready.split("diameter=127.0.0.1:")[1].split()[0])
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def build_lists(output: Path) -> None:
+    """Compiles the sample lists with the command that an operator uses."""
+    kinds = ("devices", "ranges", "allocated-tacs", "exempt-tacs", "exempt-imsis", "pairs")
+    names = ("devices", "ranges", "allocated-tacs", "m2m-tacs", "exempt-imsis", "pairs")
+    files = [
+        part for kind, name in zip(kinds, names, strict=True) for part in (f"--{kind}", str(SAMPLE / f"{name}.csv"))
+    ]
+    tac_date = time.strftime("%Y-%m-%d", time.gmtime())
+    command = [str(EIR), "lists", "build", "-o", str(output), "--sequence", "1", "--tac-as-of", tac_date, *files]
+    subprocess.run(command, check=True)
+
+
+def show_verdicts(config: Path, port: int) -> None:
+    """Asks about one device of each kind and shows what is answered, by which rule, and how long it took."""
+    table = Table("device", "IMEI", "answer", "rule", "round trip")
+    with WirePeer(port) as peer:
+        for what, imei, imsi in _DEVICES:
+            rule = ask(config, "check", imei=imei, imsi=imsi)["rule"]
+            begin = time.perf_counter()
+            answer = status_of(peer.ask(imei, imsi))
+            took = (time.perf_counter() - begin) * 1e6
+            table.add_row(what, imei, f"[{_COLOUR.get(answer, 'magenta')}]{answer}[/]", rule, f"{took:,.0f} µs")
+    console.print(table)
+
+
+def main() -> None:
+    """Shows the node's main job; ends with 0 where it was done."""
+    with tempfile.TemporaryDirectory(prefix="eir-demo-") as name:
+        directory = Path(name)
+        console.rule("national lists, compiled")
+        build_lists(directory / "lists.eirs")
+        console.rule("a node on loopback")
+        with node(directory) as (config, port):
+            console.rule("S13 requests over TCP")
+            show_verdicts(config, port)
+            console.rule("the timer that the device never seen now has")
+            console.print(eir("check", _DEVICES[-1][1], "--config", str(config)).strip(), highlight=False)
+            console.rule("a short load: one connection, window 256")
+            known = ("--range", "35900100000001-35900100000003", "--window", "256", "--duration", "3")
+            console.print(eir("load", "--to", f"127.0.0.1:{port}", *known).rstrip())
+    console.print("[green]done[/]")
+
+
+main()

@@ -1,0 +1,143 @@
+"""What the figures are measured on: a node and an echo on one processor, the load on the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.wire import first_answer
+
+ROOT = Path(__file__).parents[1]
+RELEASE = ROOT / "target" / "release"
+PYTHON = Path(os.environ.get("EIR_PYTHON", sys.executable))
+
+NODE_CPU = 1
+LOAD_CPU = 0
+LISTED = 10_000_000
+TACS = 2_000
+UNLISTED = 36_000_000_000_000
+"""The first of devices that no list knows."""
+
+_CONFIG = """
+[node]
+directory = "{directory}"
+country = "lab"
+[diameter]
+listen = ["127.0.0.1:{port}"]
+[journal]
+hold_ms = 1000
+[breaker]
+starts_per_minute = 1000000000
+running = 1000000000
+[metrics]
+listen = ""
+[log]
+level = "warning"
+"""
+
+
+def native(program: str, *arguments: object, cpu: int | None = None) -> dict[str, Any]:
+    """Runs a benchmark program to its end and returns what it printed as JSON."""
+    command = [str(RELEASE / program), *map(str, arguments)]
+    if cpu is not None:
+        command = ["taskset", "-c", str(cpu), *command]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(["taskset", "-c", str(NODE_CPU), *command], text=True, **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+class Stage:
+    """A directory with the lists of ten million devices, and what is started in it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.snapshot = directory / "lists.eirs"
+        self.sample = directory / "sample"
+        self.built = native("lists", self.snapshot, self.sample, LISTED, TACS, 1)
+        self.listed = self.sample.read_text().split("\n", 1)[0]
+        self.eca_octets = 0
+
+    def _configure(self, name: str) -> tuple[Path, int]:
+        """A fresh node's directory and configuration; returns the configuration's path and the port."""
+        home = self.directory / name
+        home.mkdir()
+        (home / "lists.eirs").symlink_to(self.snapshot)
+        (home / "countries").symlink_to(ROOT / "config" / "countries")
+        port = _free_port()
+        config = home / "eir.toml"
+        config.write_text(_CONFIG.format(directory=home, port=port))
+        return config, port
+
+    @contextmanager
+    def node(self, name: str, script: str | None = None) -> Iterator[tuple[subprocess.Popen[str], Path, int]]:
+        """A node; `script` is one of the benchmarks' own that runs it. Gives its process, configuration and port."""
+        config, port = self._configure(name)
+        program = [str(Path(__file__).parent / script)] if script else [str(PYTHON.parent / "eir"), "serve", "-c"]
+        with _running([str(PYTHON), *program, str(config)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert "ready" in process.stdout.readline()
+            self.eca_octets = len(first_answer(port, self.listed, 5))
+            yield process, config, port
+
+    def start_ms(self, name: str) -> float:
+        """Milliseconds from the start of a node's process to its first answer."""
+        config, port = self._configure(name)
+        command = [str(PYTHON), str(PYTHON.parent / "eir"), "serve", "-c", str(config)]
+        begin = time.perf_counter()
+        with _running(command, stdout=subprocess.DEVNULL):
+            first_answer(port, self.listed, 30)
+            return (time.perf_counter() - begin) * 1000
+
+    @contextmanager
+    def echo(self) -> Iterator[int]:
+        """The bare echo, which answers with as many octets as the node; gives its port."""
+        port = _free_port()
+        command = [str(RELEASE / "echo"), "--listen", f"127.0.0.1:{port}", "--reply-bytes", str(self.eca_octets)]
+        with _running(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield port
+
+    def load(self, port: int, *arguments: object) -> dict[str, Any]:
+        """Runs the load generator on its processor. Raises RuntimeError where an answer was lost."""
+        report = native("load", "--target", f"127.0.0.1:{port}", "--cpu", LOAD_CPU, *arguments)
+        if report["lost"] or report["connections_lost"] or report["errors"]:
+            raise RuntimeError(f"not every request was answered: {report}")
+        return report
+
+    def about_listed(self) -> tuple[object, ...]:
+        """The load's arguments for devices that the lists know, at random."""
+        return ("--imei-file", self.sample)
+
+
+def ask(config: Path, command: str, **arguments: Any) -> Any:
+    """Asks the node of a configuration over its control socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(config.parent / "control.sock"))
+        connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+        answer = json.loads(connection.makefile("rb").readline())
+    return answer["result"]
