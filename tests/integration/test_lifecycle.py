@@ -93,13 +93,13 @@ def test_only_its_owner_may_ask_it(shared_node: NodeProcess) -> None:
     assert stat.S_IMODE(shared_node.settings.path("control.sock").stat().st_mode) == 0o600
 
 
-def test_its_own_directory_is_not_for_others(tmp_path: Path) -> None:
-    node = NodeProcess(write_config(tmp_path))
-    node.start()
-    try:
-        assert stat.S_IMODE(node.state.stat().st_mode) == 0o750
-    finally:
-        node.end()
+def test_what_it_writes_is_its_users_alone(make_node: MakeNode) -> None:
+    node = make_node(lists=False)
+    with node.peer() as peer:
+        peer.check(lists.NEW)
+    written = [node.state, *node.state.rglob("*")]
+    assert len(written) > 3
+    assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in written} == {0}
 
 
 def test_no_metrics(make_node: MakeNode) -> None:
