@@ -38,7 +38,7 @@ faults: build
 bench: build
 	$(BIN)/python -m benchmarks
 
-build: .venv/installed target/release/echo
+build: .venv/installed .venv/native
 
 # The wheel itself is installed, as an operator would: what the tests see is what is shipped.
 .venv/installed: .venv/packages $(RUST_SOURCES) $(PYTHON_SOURCES) README.md
@@ -52,7 +52,8 @@ build: .venv/installed target/release/echo
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	touch $@
 
-target/release/echo: $(RUST_SOURCES)
+# The benchmarks' programs.
+.venv/native: .venv/packages $(RUST_SOURCES)
 	cargo build --locked --release --quiet --package eir-bench
 	touch $@
 

@@ -165,18 +165,24 @@ class Application:
         return info
 
     def _reload(self) -> None:
-        """Takes the configuration anew: peers, rules and lists. The rest waits for a restart. Raises ValueError."""
+        """Takes the configuration anew: peers, rules and lists; the rest waits for a restart. Raises ValueError.
+
+        A configuration that is not sound changes nothing. A snapshot that is not sound leaves the lists of before and
+        nothing else: who is in trouble with a list must be able to switch everything to white.
+        """
         try:
             settings, country = config.load(self._path)
         except ConfigError as error:
-            raise ValueError(str(error)) from error
-        # What may fail comes first, the lists last of it: from there on nothing is left half done.
+            raise ValueError(f"everything is as before: {error}") from error
         policy, peers = build_policy(settings, country, int(time.time())), _peer_policy(settings)
-        self._load_lists(settings)
         self._settings, self._country = settings, country
         self._node.set_policy(policy)
         self._server.policy = peers
         self._collector.stale_after = settings.lists.stale_after
+        try:
+            self._load_lists(settings)
+        except ValueError as error:
+            raise ValueError(f"settings are in force, the lists are those of before: {error}") from error
 
     def _reload_logged(self) -> None:
         _notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
@@ -184,7 +190,7 @@ class Application:
             self._reload()
             log.info("reloaded")
         except ValueError as error:
-            log.error("reload refused, everything is as before", error=str(error))
+            log.error("reload refused", error=str(error))
         _notify("READY=1")
 
     async def _upkeep(self) -> None:

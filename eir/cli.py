@@ -75,10 +75,13 @@ def _when(seconds: int, zone: str = "UTC") -> str:
 def serve(path: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the node until SIGTERM; SIGHUP reloads peers, rules and lists."""
     import asyncio
+    import signal
 
     from eir import log
     from eir.app import Application
 
+    # Until the node listens to it: a reload that comes too early must not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     log.set_up(config.load(path)[0].log.level)
     application = Application(path, announce=lambda line: print(line, flush=True))
     asyncio.run(application.run())

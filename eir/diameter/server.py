@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from eir import _core
 from eir.diameter.answer import Identity
 from eir.diameter.capabilities import PeerPolicy
+from eir.diameter.dictionary import SUCCESS
 from eir.diameter.peer import (
     Action,
     Close,
@@ -32,6 +33,9 @@ from eir.log import Log
 
 _EVENTS_AT_ONCE = 256
 """Events taken before other tasks get their turn."""
+
+_MOST_REFUSED = 1000
+"""(peer, Result-Code) pairs that are counted by themselves: a peer may call itself what it likes."""
 
 log = Log(__name__)
 
@@ -180,8 +184,10 @@ class DiameterServer:
         self._set_timer(connection)
 
     def _count(self, connection: _Connection, result_code: int | None) -> None:
-        if result_code is not None and result_code != 2001:
-            self.outcomes.refused[connection.peer.origin_host or "", result_code] += 1
+        if result_code is not None and result_code != SUCCESS:
+            key = (connection.peer.origin_host or "", result_code)
+            full = len(self.outcomes.refused) >= _MOST_REFUSED and key not in self.outcomes.refused
+            self.outcomes.refused[("(others)", result_code) if full else key] += 1
 
     def _delivered(self, delivered: bool) -> None:
         self.outcomes.undelivered += not delivered

@@ -187,39 +187,44 @@ class TestReload:
     def test_a_bad_one_leaves_all_as_before(self, make_node: MakeNode) -> None:
         node = make_node()
         (device,) = lists.new_devices(1)
-        sound = (node.state / "lists.eirs").read_bytes()
         # Every one of them also has what would be seen if it were taken.
         seen: Settings = {"rules": {"override": "white", "malformed": "unknown"}}
         wrong_peers = {"diameter": {"peers": [{"origin_host": "a*b", "networks": ["127.0.0.0/8"]}]}}
-
-        def put_lists(octets: bytes) -> None:
-            # Replaced, not written in place: that is how lists come.
-            new = node.state / "new"
-            new.write_bytes(octets)
-            new.replace(node.state / "lists.eirs")
 
         faults: list[Callable[[], object]] = [
             lambda: node.config.write_text(node.config.read_text() + "\n[log]\nlevel = 'loud'\n"),
             lambda: node.config.write_text(node.config.read_text() + "\n]\n"),
             lambda: (node.config.parent / "countries" / "test.toml").unlink(),
             lambda: write_config(node.config.parent, {**seen, **wrong_peers}),
-            lambda: put_lists(b"EIR" * 1000),
-            lambda: (node.state / "lists.eirs").unlink(),
         ]
         with node.peer() as peer:
             peer.check(device)
             before = node.ask("check", imei=device), node.ask("status")["lists"]
             for number, fault in enumerate(faults):
                 write_config(node.config.parent, seen)
-                put_lists(sound)
                 fault()
                 node.reload()
-                refused = node.log("reload refused, everything is as before")
+                refused = node.log("reload refused")
                 assert [entry["level"] for entry in refused] == ["error"] * (number + 1)
                 assert peer.check("malformed") == "black"
                 assert peer.check(lists.STOLEN) == "black"
                 assert (node.ask("check", imei=device), node.ask("status")["lists"]) == before
         node.peer("another.epc.test").close()
+
+    def test_unsound_lists_leave_the_lists_and_no_more_as_before(self, make_node: MakeNode) -> None:
+        node = make_node()
+        before = node.ask("status")["lists"]
+        snapshot = node.state / "lists.eirs"
+        new = node.state / "new"
+        with node.peer() as peer:
+            for override, stolen in (("white", "white"), ("off", "black")):
+                write_config(node.config.parent, {"rules": {"override": override}})
+                new.write_bytes(b"EIR" * 1000)
+                new.replace(snapshot)
+                node.reload()
+                assert "lists are those of before" in node.log("reload refused")[-1]["error"]
+                assert peer.check(lists.STOLEN) == stolen
+                assert node.ask("status")["lists"] == before
 
     def test_over_the_control_socket(self, make_node: MakeNode) -> None:
         node = make_node()

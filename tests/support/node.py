@@ -140,9 +140,9 @@ class NodeProcess:
     def reload(self) -> None:
         """Sends SIGHUP and waits until the log tells how the reload went."""
         assert self.process is not None
-        before = len(self.log("reloaded", "reload refused, everything is as before"))
+        before = len(self.log("reloaded", "reload refused"))
         self.process.send_signal(signal.SIGHUP)
-        until(lambda: len(self.log("reloaded", "reload refused, everything is as before")) > before)
+        until(lambda: len(self.log("reloaded", "reload refused")) > before)
 
     def end(self) -> None:
         """Ends it whatever it does, and sees that its log is in order: for whoever made it."""

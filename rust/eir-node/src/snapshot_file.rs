@@ -32,11 +32,11 @@ impl std::error::Error for SnapshotFileError {}
 /// # Errors
 /// Where the file cannot be read, or is no sound snapshot.
 pub fn open(path: &Path) -> Result<Snapshot, SnapshotFileError> {
-    let file = File::open(path).map_err(SnapshotFileError::Io)?;
-    let regular = file.metadata().map_err(SnapshotFileError::Io)?.is_file();
-    if !regular {
+    // Asked before it is opened: to open a pipe is to wait for who writes into it.
+    if !fs::metadata(path).map_err(SnapshotFileError::Io)?.is_file() {
         return Err(SnapshotFileError::Io(io::Error::other("not a regular file")));
     }
+    let file = File::open(path).map_err(SnapshotFileError::Io)?;
     // SAFETY: the file is only ever replaced by a rename, as `write` below does, never written in place; the operator's
     // guide says so. Who truncates it under a node ends the node with SIGBUS.
     let map = unsafe { Mmap::map(&file) }.map_err(SnapshotFileError::Io)?;

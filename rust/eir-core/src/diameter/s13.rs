@@ -114,6 +114,10 @@ impl<J: Journal> Door<'_, J> {
         };
         let not_started = match effect {
             Effect::Hold(hold) if !hold.over(self.journal.progress()) => return Outcome::Held(hold),
+            // Over already: safe, or lost and taken back.
+            Effect::Hold(Hold { started: Some(_), .. }) => {
+                ecr.imei.and_then(Result::ok).is_some_and(|imei| self.facts.grey.timer(imei).is_none())
+            }
             Effect::Hold(_) | Effect::Nothing => false,
             Effect::NotStarted => true,
         };
