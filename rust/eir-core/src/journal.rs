@@ -387,8 +387,11 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_replay(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            prop_assert_eq!(replay(1, &bytes, |_, _| ()).records, 0);
+        fn any_bytes_replay_behind_any_first_number(
+            first in prop_oneof![Just(1), (u64::MAX - 6)..=u64::MAX, any::<u64>()],
+            bytes in prop::collection::vec(any::<u8>(), 0..400),
+        ) {
+            prop_assert_eq!(replay(first, &bytes, |_, _| ()).records, 0);
         }
     }
 

@@ -7,6 +7,7 @@ mod support;
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use eir_core::policy::Policy;
 use eir_core::verdict::{Request, Rule};
 use eir_node::journal_writer::replay_directory;
 use eir_node::node::Node;
-use support::messages::{BLACK, GREY, WHITE, imei, imsi};
+use support::messages::{self, BLACK, GREY, WHITE, imei, imsi};
 use support::*;
 
 /// Octets of a segment of one record: the next record begins a new segment.
@@ -333,19 +334,56 @@ fn a_segment_that_cannot_be_begun_takes_the_start_back_until_it_can() {
     assert!(!rig.node.journal().available());
     fs::remove_dir(path(&rig.place, 2)).unwrap();
     wait_until("the journal", || rig.node.journal().available());
+    // It begins anew, with whoever comes first now; who came in vain is a further subscriber then.
+    let other = messages::ecr(&new_device(1), "001010000000002");
+    assert_eq!(peer.ask(&other).status(), GREY);
     first_attach(&mut peer, 1);
     let recorded: Vec<_> = events(rig.place.path()).into_iter().map(|(_, event)| event).collect();
-    assert_eq!(recorded.len(), 2);
-    assert!(matches!(recorded[1], Event::Start { imei, .. } if imei == device(1)));
+    assert_eq!(recorded.len(), 3);
+    assert!(
+        matches!(recorded[1], Event::Start { imei, imsi: Some(by), .. } if (imei, by) == (device(1), imsi("001010000000002")))
+    );
+    assert!(matches!(recorded[2], Event::Seen { imei, imsi: by, .. } if (imei, by) == (device(1), imsi(SUBSCRIBER))));
+}
+
+#[test]
+fn a_black_attempt_that_could_not_be_recorded_is_recorded_at_the_next() {
+    let rig = Rig::with(|config| config.journal.segment_bytes = ONE_RECORD);
+    let mut peer = rig.peer();
+    fs::create_dir(path(&rig.place, 2)).unwrap();
+    first_attach(&mut peer, 0);
+    assert_eq!(peer.ask(&request(BLACK_DEVICE, 1)).status(), BLACK);
+    assert!(!rig.node.journal().available());
+    fs::remove_dir(path(&rig.place, 2)).unwrap();
+    wait_until("the journal", || rig.node.journal().available());
+    assert_eq!(peer.ask(&request(BLACK_DEVICE, 2)).status(), BLACK);
+    assert!(matches!(events(rig.place.path())[..], [_, (_, Event::BlackAttempt { .. })]));
 }
 
 /// A pipe where a segment would be: who opens it for writing waits until somebody reads. So a disk that is stuck looks.
-fn stick(place: &Place, first: u64) -> PathBuf {
-    let path = path(place, first);
-    let name = CString::new(path.as_os_str().as_bytes()).unwrap();
-    // SAFETY: the name is a C string that lives until the call returns.
-    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
-    path
+struct Stuck(PathBuf);
+
+impl Stuck {
+    fn at(place: &Place, first: u64) -> Self {
+        let path = path(place, first);
+        let name = CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: the name is a C string that lives until the call returns.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        Self(path)
+    }
+}
+
+/// The disk answers again, with an error first: a pipe cannot be synced. Also where a test fails, which else would wait
+/// for ever.
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        let reader = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&self.0);
+        let removed = fs::remove_file(&self.0);
+        drop(reader);
+        if !std::thread::panicking() {
+            removed.unwrap();
+        }
+    }
 }
 
 #[test]
@@ -356,7 +394,7 @@ fn a_stuck_disk_delays_a_first_attach_by_the_hold_and_no_other_answer() {
         config.hold = HOLD;
     });
     let mut peer = rig.peer();
-    let pipe = stick(&rig.place, 2);
+    let disk = Stuck::at(&rig.place, 2);
     first_attach(&mut peer, 0);
     assert_eq!(rig.node.stats().peer(PEER).hold_timeouts.get(), 0);
 
@@ -372,12 +410,8 @@ fn a_stuck_disk_delays_a_first_attach_by_the_hold_and_no_other_answer() {
     assert_eq!(timers(&rig.node), [0, 1], "its record is still on its way");
     assert!(rig.node.journal().stats().depth >= 1);
 
-    // The disk answers, and what it answers is an error: a pipe cannot be synced.
-    let pipe_end = fs::OpenOptions::new().read(true).open(&pipe).unwrap();
-    wait_until("the failure", || !rig.node.journal().available());
+    drop(disk);
     wait_until("the start to be taken back", || timers(&rig.node) == [0]);
-    drop(pipe_end);
-    fs::remove_file(&pipe).unwrap();
     wait_until("the journal", || rig.node.journal().available());
     first_attach(&mut peer, 1);
     assert_eq!(timers(&rig.node), [0, 1]);
@@ -387,10 +421,10 @@ fn a_stuck_disk_delays_a_first_attach_by_the_hold_and_no_other_answer() {
 fn a_device_verified_while_its_first_answer_is_held_is_white_and_its_timer_is_gone_for_good() {
     let rig = Rig::with(|config| {
         config.journal.segment_bytes = ONE_RECORD;
-        config.hold = Duration::from_millis(300);
+        config.hold = Duration::from_secs(1);
     });
     let mut peer = rig.peer();
-    let pipe = stick(&rig.place, 2);
+    let disk = Stuck::at(&rig.place, 2);
     first_attach(&mut peer, 0);
     peer.send(&request(&new_device(1), 1).bytes());
     wait_until("the timer", || timers(&rig.node) == [0, 1]);
@@ -398,8 +432,7 @@ fn a_device_verified_while_its_first_answer_is_held_is_white_and_its_timer_is_go
     assert_eq!(peer.answer().status(), WHITE);
     assert_eq!(timers(&rig.node), [0]);
     assert_eq!(rig.answers("white"), 1);
-    drop(fs::OpenOptions::new().read(true).open(&pipe).unwrap());
-    fs::remove_file(&pipe).unwrap();
+    drop(disk);
 }
 
 #[test]
