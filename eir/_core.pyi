@@ -83,6 +83,7 @@ class Stats(TypedDict):
     journal_records: int
     journal_syncs: int
     journal_failures: int
+    journal_skipped: int
     timers: int
     timers_running: int
     breaker_tripped: bool
@@ -242,10 +243,20 @@ class Node:
 
 @final
 class SnapshotBuilder:
-    """List files on their way into a snapshot; `created_at` and `tac_as_of` in seconds since 1970."""
+    """List files on their way into a snapshot; `created_at` and `tac_as_of` in seconds since 1970.
+
+    A black entry with one of `hard_reasons` is not displaced by another black one and always keeps its reason; raises
+    ValueError for more of them than a snapshot holds."""
 
     def __new__(
-        cls, *, strict: bool, max_bad_share: float, sequence: int, created_at: int, tac_as_of: int
+        cls,
+        *,
+        strict: bool,
+        max_bad_share: float,
+        sequence: int,
+        created_at: int,
+        tac_as_of: int,
+        hard_reasons: list[str],
     ) -> SnapshotBuilder: ...
     def add(self, kind: str, path: StrPath, progress: Callable[[int], object]) -> None:
         """Reads a file of a kind: `devices`, `ranges`, `allocated-tacs`, `exempt-tacs`, `exempt-imsis` or `pairs`.

@@ -7,12 +7,13 @@ Stop: no more connections, DPR to all, journal on the disk. A reload that fails 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ from eir.timers import grey
 
 _NICE = 10
 """How much the control plane stands back behind the threads that answer."""
-_UPKEEP_SECONDS = 600.0
+_WATCH_SECONDS = 5.0
+_UPKEEP_TURNS = 120
+"""Turns of the watch after which deadlines are computed ahead and old attempts forgotten: ten minutes."""
 
 log = Log(__name__)
 
@@ -65,6 +68,11 @@ def _workers(settings: Config) -> int:
     return settings.node.workers or max(1, len(os.sched_getaffinity(0)) - 1)
 
 
+def _listed(info: _core.SnapshotInfo) -> int:
+    counts = info["counts"]
+    return counts["white"] + counts["black"] + counts["grey"]
+
+
 def _notify(state: str) -> None:
     """Tells the service manager, where there is one (sd_notify)."""
     if not (address := os.environ.get("NOTIFY_SOCKET")):
@@ -92,7 +100,6 @@ class Application:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_logged)
         settings = self._settings
         # The journal names subscribers: what the node makes is its user's alone.
         os.umask(0o077)
@@ -140,6 +147,8 @@ class Application:
             port = serve(self._collector, config.parse_endpoint(settings.metrics.listen))
             metrics = f" metrics=:{port}"
         upkeep = asyncio.create_task(self._upkeep())
+        # Not earlier: a reload needs all of the above. Until here the signal is ignored.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_logged)
         listening = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in bound)
         _notify("READY=1")
         self._announce(f"eir ready diameter={listening}{metrics}")
@@ -152,15 +161,23 @@ class Application:
         await self._server.disconnect_all(DisconnectCause.REBOOTING, settings.diameter.drain_timeout)
         self._server.stop()
 
-    def _load_lists(self, settings: Config, path: Path | None = None) -> _core.SnapshotInfo:
-        """Puts a snapshot in force. Raises ValueError; then the lists are those of before."""
+    def _load_lists(self, settings: Config, path: Path | None = None, force: bool = False) -> _core.SnapshotInfo:
+        """Puts a snapshot in force. Raises ValueError; then the lists are those of before.
+
+        Refused, unless forced: lists older than those in force, and lists without any device where there are some.
+        """
         path = path or settings.path(settings.lists.snapshot)
         try:
             snapshot = _core.Snapshot.open(path)
         except _core.SnapshotError as error:
             raise ValueError(f"{path}: {error}") from error
+        info, present = snapshot.info, self._node.snapshot_info()
+        if present is not None and not force:
+            if info["sequence"] < present["sequence"]:
+                raise ValueError(f"{path}: sequence {info['sequence']} is older than {present['sequence']}, in force")
+            if not _listed(info) and _listed(present):
+                raise ValueError(f"{path}: there is no device in it, and {_listed(present)} in the lists in force")
         self._node.set_snapshot(snapshot)
-        info = snapshot.info
         log.info("lists in force", path=str(path), sequence=info["sequence"], **info["counts"])
         return info
 
@@ -194,22 +211,33 @@ class Application:
         _notify("READY=1")
 
     async def _upkeep(self) -> None:
-        """What must be done again and again, and waits for nobody: deadlines ahead, old attempts forgotten, alarms."""
-        while True:
-            await asyncio.sleep(_UPKEEP_SECONDS)
+        """What must be done again and again, and waits for nobody: alarms, deadlines ahead, old attempts forgotten."""
+        alarms: set[str] = set()
+        for turn in itertools.count(1):
+            await asyncio.sleep(_WATCH_SECONDS)
             now = int(time.time())
-            self._node.set_policy(build_policy(self._settings, self._country, now))
-            self._node.prune(now)
-            stats = self._node.stats(now)
-            if not stats["journal_available"]:
-                log.error("the journal is full or failing: no timer starts")
-            if stats["breaker_tripped"]:
-                log.error("the breaker is tripped: no timer starts until an operator confirms")
-            info = self._node.snapshot_info()
-            if info is None:
-                log.error("no valid lists", answer=self._settings.lists.no_list_policy)
-            elif now - info["created_at"] > self._settings.lists.stale_after:
-                log.error("the lists are stale: no timer expires", age_seconds=now - info["created_at"])
+            present = set(self._alarms(now))
+            for alarm in sorted(present - alarms):
+                log.error("alarm", alarm=alarm)
+            for alarm in sorted(alarms - present):
+                log.info("alarm over", alarm=alarm)
+            alarms = present
+            if turn % _UPKEEP_TURNS == 0:
+                self._node.set_policy(build_policy(self._settings, self._country, now))
+                self._node.prune(now)
+
+    def _alarms(self, now: int) -> Iterator[str]:
+        """What somebody must be called for."""
+        stats = self._node.stats(now)
+        if not stats["journal_available"]:
+            yield "the journal is full or failing: no timer starts"
+        if stats["breaker_tripped"]:
+            yield "the breaker is tripped: no timer starts until an operator confirms"
+        info = self._node.snapshot_info()
+        if info is None:
+            yield f"no valid lists: everything is answered {self._settings.lists.no_list_policy}"
+        elif now - info["created_at"] > self._settings.lists.stale_after:
+            yield "the lists are stale: no timer expires"
 
     def _commands(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         return {
@@ -217,10 +245,14 @@ class Application:
             "peers": lambda _: [asdict(peer) for peer in self._server.peers()],
             "status": self._status,
             "reload": lambda _: self._reload(),
-            "lists-load": lambda ask: self._load_lists(self._settings, Path(ask["path"]) if ask.get("path") else None),
+            "lists-load": self._load_other,
             "lists-set": self._set_overlay,
             "breaker-reset": lambda _: self._reset_breaker(),
         }
+
+    def _load_other(self, ask: Mapping[str, Any]) -> _core.SnapshotInfo:
+        path = Path(ask["path"]) if ask.get("path") else None
+        return self._load_lists(self._settings, path, force=bool(ask.get("force")))
 
     def _check(self, ask: Mapping[str, Any]) -> _core.Explanation:
         return self._node.explain(ask["imei"], ask.get("imsi"), int(time.time()))

@@ -224,7 +224,7 @@ def load(
             seed=seed,
             busy_poll=busy_poll,
         )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise CommandError(str(error)) from error
     if as_json:
         print(json.dumps({name: value for name, value in report.items() if name != "answers"}))
@@ -277,6 +277,9 @@ def lists_build(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse a file at its first wrong row.")] = False,
     max_bad_share: Annotated[float, typer.Option(min=0, max=1, help="Wrong rows that a file may have.")] = 0.001,
+    hard_reasons: Annotated[
+        str, typer.Option(help="Black reasons that no exemption lifts, as the country's profile has them.")
+    ] = "stolen,forged,court",
 ) -> None:
     """Compile list files (CSV, also gzip or zstd) into a snapshot.
 
@@ -310,6 +313,7 @@ def lists_build(
             sequence=sequence,
             created_at=_utc(as_of) if as_of else int(time.time()),
             tac_as_of=_utc(tac_as_of) if tac_as_of else 0,
+            hard_reasons=[reason for reason in hard_reasons.split(",") if reason],
             console=console,
         )
     except (OverflowError, ValueError) as error:
@@ -331,10 +335,11 @@ def lists_info(snapshot: Path) -> None:
 @lists_cli.command("load")
 def lists_load(
     snapshot: Annotated[Path | None, typer.Argument(help="The configured one if not given.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also an older one, or one without devices.")] = False,
     path: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Put a snapshot file in force in the running node, without a restart."""
-    info = _ask(path, "lists-load", path=str(snapshot.absolute()) if snapshot else None)
+    """Put a snapshot file in force in the running node, without a restart; a restart takes the configured one again."""
+    info = _ask(path, "lists-load", path=str(snapshot.absolute()) if snapshot else None, force=force)
     print(f"sequence {info['sequence']} in force")
 
 

@@ -138,6 +138,9 @@ def _journal(stats: _core.Stats) -> Iterator[Metric]:
     yield CounterMetricFamily("eir_journal_records", "Records taken in", stats["journal_records"])
     yield CounterMetricFamily("eir_journal_syncs", "Calls of fdatasync", stats["journal_syncs"])
     yield CounterMetricFamily("eir_journal_failures", "Writes and syncs that failed", stats["journal_failures"])
+    yield CounterMetricFamily(
+        "eir_journal_skipped", "Further subscribers and black attempts not recorded: too many", stats["journal_skipped"]
+    )
 
 
 def _timers(stats: _core.Stats) -> Iterator[Metric]:

@@ -70,10 +70,20 @@ class PeerPolicy:
 
     def admits(self, origin_host: str, address: Address) -> bool:
         """Whether a peer of this name may connect from this address."""
-        # A socket that takes both families shows an IPv4 peer as ::ffff:a.b.c.d; the networks are written without.
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
+        address = _unmapped(address)
         return any(peer.admits(origin_host, address) for peer in self.allowed)
+
+    def knows(self, address: Address) -> bool:
+        """Whether any peer may connect from this address."""
+        address = _unmapped(address)
+        return any(address in network for peer in self.allowed for network in peer.networks)
+
+
+def _unmapped(address: Address) -> Address:
+    """A socket that takes both families shows an IPv4 peer as ::ffff:a.b.c.d; the networks are written without."""
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 def check_cer(cer: bytes, policy: PeerPolicy, remote: Address) -> str:

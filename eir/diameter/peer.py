@@ -48,6 +48,8 @@ class Reason(StrEnum):
     NOT_CER = "not-cer"
     """The first message was something else."""
     CER_REFUSED = "cer-refused"
+    ADDRESS_NOT_ALLOWED = "address-not-allowed"
+    """No peer may connect from there, whatever it calls itself."""
     WATCHDOG = "watchdog"
     DPA_RECEIVED = "dpa-received"
     DPA_TIMEOUT = "dpa-timeout"

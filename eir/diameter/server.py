@@ -25,6 +25,7 @@ from eir.diameter.peer import (
     Peer,
     PeerState,
     PeerTimers,
+    Reason,
     Send,
     SendAndClose,
     SendAndOpen,
@@ -122,7 +123,8 @@ class DiameterServer:
 
     def open_peers(self) -> int:
         """How many connections are open."""
-        return sum(connection.peer.state is PeerState.OPEN for connection in self._connections.values())
+        # A copy: Prometheus asks from a thread of its own.
+        return sum(connection.peer.state is PeerState.OPEN for connection in list(self._connections.values()))
 
     def _take_events(self) -> None:
         for event in self._node.take_events(_EVENTS_AT_ONCE):
@@ -143,7 +145,11 @@ class DiameterServer:
             remote = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             connection = self._connections[number] = _Connection(number, remote, now, peer)
             self._empty.clear()
-            self._set_timer(connection)
+            if self.policy.knows(ip_address(host)):
+                self._set_timer(connection)
+            else:
+                # It would be refused at its CER; until then it would hold a place that a peer may need.
+                self._carry_out(connection, [Close(Reason.ADDRESS_NOT_ALLOWED)])
             return
         if (found := self._connections.get(event[1])) is None:
             return

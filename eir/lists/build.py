@@ -35,11 +35,17 @@ def build(
     sequence: int,
     created_at: int,
     tac_as_of: int,
+    hard_reasons: Sequence[str],
     console: Console,
 ) -> _core.BuildReport:
     """Compiles list files, by kind, into the snapshot `output`. Raises BuildError and OSError."""
     builder = _core.SnapshotBuilder(
-        strict=strict, max_bad_share=max_bad_share, sequence=sequence, created_at=created_at, tac_as_of=tac_as_of
+        strict=strict,
+        max_bad_share=max_bad_share,
+        sequence=sequence,
+        created_at=created_at,
+        tac_as_of=tac_as_of,
+        hard_reasons=list(hard_reasons),
     )
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:

@@ -214,10 +214,20 @@ class TestListsLoad:
             ran = eir("lists", "load", other, "-c", node.config)
             assert (ran.code, ran.out) == (0, "sequence 9 in force\n")
             assert peer.check(lists.WHITE) == "black"
-            # Without a file, the configured one.
-            assert eir("lists", "load", "-c", node.config).out == "sequence 1 in force\n"
+            # Without a file, the configured one; it is older by now, and that must be meant.
+            assert "sequence 1 is older than 9" in eir("lists", "load", "-c", node.config).err
+            assert peer.check(lists.WHITE) == "black"
+            assert eir("lists", "load", "--force", "-c", node.config).out == "sequence 1 in force\n"
             assert peer.check(lists.WHITE) == "white"
         assert [entry["sequence"] for entry in node.log("lists in force")] == [1, 9, 1]
+
+    def test_lists_without_a_device_are_refused(self, make_node: MakeNode, tmp_path: Path) -> None:
+        node = make_node()
+        empty = tmp_path / "empty.eirs"
+        lists.build(empty, {"devices": "imei,list,reason\n"}, sequence=9)
+        assert "there is no device in it" in eir("lists", "load", empty, "-c", node.config).err
+        with node.peer() as peer:
+            assert peer.check(lists.WHITE) == "white"
 
     def test_what_is_no_snapshot_is_refused(self, make_node: MakeNode, tmp_path: Path) -> None:
         node = make_node()

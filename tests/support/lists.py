@@ -53,7 +53,12 @@ def build(
     """Compiles list texts, by kind, into the snapshot `path`."""
     now = int(time.time())
     builder = _core.SnapshotBuilder(
-        strict=True, max_bad_share=0.0, sequence=sequence, created_at=created_at or now, tac_as_of=now
+        strict=True,
+        max_bad_share=0.0,
+        sequence=sequence,
+        created_at=created_at or now,
+        tac_as_of=now,
+        hard_reasons=["stolen", "forged", "court"],
     )
     for kind, text in files.items():
         source = path.with_name(f"{path.name}.{kind}.csv")

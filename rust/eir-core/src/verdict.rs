@@ -237,7 +237,10 @@ pub fn verdict_observed(request: &Request, facts: &Facts<'_>, mut observe: impl 
     }
     // A timer of our own says when; a national entry without a deadline says only that the national database times it.
     let timer = facts.grey.timer(imei);
-    let expired = timer.is_some_and(|(timer, _)| timer.deadline <= facts.expiry_horizon());
+    let run_out = timer.is_some_and(|(timer, _)| timer.deadline <= facts.expiry_horizon());
+    // An operator's grey is said of this device, by somebody who may know that its time has run out.
+    let by_operator = listing.as_ref().is_some_and(|listing| listing.overlay && listing.list == List::Grey);
+    let expired = run_out && !by_operator;
     if matches(Rule::Grey, !expired && (timer.is_some() || list == Some(List::Grey))) {
         return Verdict { timer, ..by(Rule::Grey, Status::Grey) };
     }

@@ -451,6 +451,14 @@ fn a_national_grey_entry_is_grey_without_a_deadline_until_a_timer_of_our_own_run
 }
 
 #[test]
+fn an_operators_grey_lifts_a_timer_that_has_run_out() {
+    let mut scene = Scene::with(|scene| scene.timer = Some(RUN_OUT));
+    assert_eq!(scene.rule(), Rule::Expired);
+    scene.overlay = Some((OverlayChange::Listed(List::Grey), "agent".into()));
+    assert_eq!((scene.rule(), scene.verdict().status), (Rule::Grey, Status::Grey));
+}
+
+#[test]
 fn a_verdict_by_a_list_says_nothing_of_a_timer_that_runs_beside_it() {
     for rule in [Rule::White, Rule::Black, Rule::ExemptDevice, Rule::WhiteRange] {
         let scene = Scene::with(|scene| {

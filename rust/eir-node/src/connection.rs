@@ -30,6 +30,8 @@ const READ: usize = 32 << 10;
 pub const MAX_MESSAGE: usize = 64 << 10;
 /// Answers that one connection may have on hold; above, it is not read.
 const MAX_HELD: usize = 16 << 10;
+/// How much longer than the hold an answer waits for a record that is not even written.
+const UNWRITTEN: Duration = Duration::from_secs(1);
 /// How long a peer may leave answers unread before it is cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -53,12 +55,33 @@ pub(crate) struct Handle {
     pub(crate) last_received_ms: AtomicU64,
 }
 
-/// A message whose answer waits for its record.
-struct Held {
-    message: Box<[u8]>,
-    hold: Hold,
-    read_at: Instant,
-    until: Instant,
+/// What waits for its turn: a message whose answer waits for its record, or octets that came to be sent behind it.
+enum Held {
+    Request { message: Box<[u8]>, hold: Hold, read_at: Instant, until: Instant },
+    Octets(Vec<u8>),
+}
+
+impl Held {
+    /// Whether it may go: its records are safe, or it has waited long enough. Loss of power is risked after the hold;
+    /// that the record is not even written only where the disk has been stuck for longer.
+    fn is_due(&self, progress: Progress, time: Instant) -> bool {
+        match self {
+            Self::Octets(_) => true,
+            Self::Request { hold, until, .. } => {
+                let written = hold.written.max(hold.durable) <= progress.written;
+                hold.over(progress) || (*until <= time && written) || *until + UNWRITTEN <= time
+            }
+        }
+    }
+
+    /// When it is to be looked at again, if the journal makes no progress.
+    fn wake_at(&self, time: Instant) -> Instant {
+        match self {
+            Self::Octets(_) => time,
+            Self::Request { until, .. } if time < *until => *until,
+            Self::Request { until, .. } => *until + UNWRITTEN,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,6 +96,7 @@ enum State {
 
 /// Why a connection ends, as the control plane is told.
 type Ended = &'static str;
+const PEER_CLOSED: Ended = "peer closed";
 
 struct Scratch {
     input: Box<[u8]>,
@@ -106,6 +130,8 @@ pub(crate) struct Connection {
     /// The front of a message, or what came behind the first one.
     partial: Vec<u8>,
     held: VecDeque<Held>,
+    /// The connection ends when nothing is held any more, for this reason.
+    ending: Option<Ended>,
 }
 
 impl Connection {
@@ -130,6 +156,7 @@ impl Connection {
             waiting: Arc::default(),
             partial: Vec::new(),
             held: VecDeque::new(),
+            ending: None,
         }
     }
 
@@ -140,17 +167,22 @@ impl Connection {
                 break ended;
             }
         };
-        self.peer.lost.add(self.held.len() as u64);
+        self.peer.lost.add(self.held.iter().filter(|held| matches!(held, Held::Request { .. })).count() as u64);
         ended
     }
 
     async fn step(&mut self) -> Result<(), Ended> {
+        // A peer that always has something to read must not keep the others of this thread waiting.
+        tokio::task::consume_budget().await;
         if !self.held.is_empty() {
             self.progress.borrow_and_update();
             self.release().await?;
         }
-        let hold_until = self.held.front().map(|held| held.until);
-        let reading = self.state != State::Waiting && self.held.len() < MAX_HELD;
+        if let (Some(reason), true) = (self.ending, self.held.is_empty()) {
+            return Err(reason);
+        }
+        let hold_until = self.held.front().map(|held| held.wake_at(Instant::now()));
+        let reading = self.state != State::Waiting && self.held.len() < MAX_HELD && self.ending.is_none();
         tokio::select! {
             biased;
             command = self.commands.recv() => self.obey(command).await,
@@ -165,6 +197,11 @@ impl Connection {
 
     async fn obey(&mut self, command: Option<Command>) -> Result<(), Ended> {
         match command {
+            // Not before answers that are held: a DPA is the last that a peer waits for.
+            Some(Command::Send(bytes)) if !self.held.is_empty() => {
+                self.held.push_back(Held::Octets(bytes));
+                Ok(())
+            }
             Some(Command::Send(bytes)) => self.write_rest(&bytes).await,
             Some(Command::Open(bytes, peer)) => {
                 self.write_rest(&bytes).await?;
@@ -179,8 +216,9 @@ impl Connection {
                 self.finish(rest, batch, read_at).await
             }
             Some(Command::Close(bytes, reason)) => {
-                self.write_rest(&bytes).await?;
-                Err(reason)
+                self.held.push_back(Held::Octets(bytes));
+                self.ending.get_or_insert(reason);
+                Ok(())
             }
             None => Err("stopped"),
         }
@@ -194,12 +232,16 @@ impl Connection {
             let place = scratch.input.get_mut(front..front + READ).unwrap_or_default();
             match this.stream.try_read(place) {
                 Ok(count @ 1..) => (Ok(()), Some(this.answer(scratch, front + count))),
-                Ok(_) => (Err("peer closed"), None),
+                Ok(_) => (Err(PEER_CLOSED), None),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => (Ok(()), None),
                 Err(_) => (Err("connection lost"), None),
             }
         });
-        result?;
+        match result {
+            // The peer has said its last; it may still listen for what is held.
+            Err(reason) if reason == PEER_CLOSED => self.ending = Some(reason),
+            other => other?,
+        }
         match step {
             Some((rest, batch, read_at)) => {
                 self.handle.last_received_ms.store(self.node.elapsed_ms(read_at), Ordering::Relaxed);
@@ -283,7 +325,7 @@ impl Connection {
             }
             Outcome::Held(hold) => {
                 let until = read_at + self.node.config.hold;
-                self.held.push_back(Held { message: message.into(), hold, read_at, until });
+                self.held.push_back(Held::Request { message: message.into(), hold, read_at, until });
             }
             Outcome::Punt => self.punt(message),
         }
@@ -302,21 +344,25 @@ impl Connection {
     async fn release(&mut self) -> Result<(), Ended> {
         let progress = self.node.journal.progress();
         let time = Instant::now();
-        let due = |held: &Held| held.hold.over(progress) || held.until <= time;
-        if !self.held.front().is_some_and(due) {
+        if !self.held.front().is_some_and(|held| held.is_due(progress, time)) {
             return Ok(());
         }
         let (rest, batch, times) = self.with_scratch(|this, scratch| {
             let world = this.node.world.load();
+            let door = this.node.door(&world, now());
             let mut batch = Batch::default();
             let mut times = Vec::new();
-            while let Some(held) = this.held.pop_front_if(|held| due(held)) {
-                let door = this.node.door(&world, now());
-                if let Outcome::Answered(answered) = door.release(&held.message, &held.hold, &mut scratch.output) {
-                    this.peer.answered(&answered);
-                    this.peer.hold_timeouts.add(u64::from(!held.hold.over(progress)));
-                    batch.answered += 1;
-                    times.push(held.read_at);
+            while let Some(held) = this.held.pop_front_if(|held| held.is_due(progress, time)) {
+                match held {
+                    Held::Octets(octets) => scratch.output.extend(octets),
+                    Held::Request { message, hold, read_at, .. } => {
+                        if let Outcome::Answered(answered) = door.release(&message, &hold, &mut scratch.output) {
+                            this.peer.answered(&answered);
+                            this.peer.hold_timeouts.add(u64::from(!hold.over(progress)));
+                            batch.answered += 1;
+                            times.push(read_at);
+                        }
+                    }
                 }
             }
             (this.write_now(&scratch.output, &mut batch), batch, times)
@@ -335,7 +381,6 @@ impl Connection {
             Ok(count) => output.get(count..).unwrap_or_default().to_vec(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => output.to_vec(),
             Err(_) => {
-                self.peer.lost.add(batch.answered);
                 batch.ended = Some("connection lost");
                 Vec::new()
             }

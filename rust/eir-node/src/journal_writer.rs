@@ -23,6 +23,10 @@ use crate::priority;
 const BUFFER_LIMIT: usize = 16 << 20;
 const RETRY: Duration = Duration::from_secs(1);
 const SUFFIX: &str = ".eirj";
+/// Records that start nothing (further subscribers, black attempts): so many are taken in so long, and none in the
+/// journal's second half.
+const LESSER_PER_WINDOW: u64 = 100_000;
+const LESSER_WINDOW: Duration = Duration::from_secs(60);
 /// No node lives to write so many records. A name or header beyond is not ours, and to count on from it would overflow.
 const MAX_SEQUENCE: u64 = 1 << 62;
 
@@ -52,6 +56,8 @@ pub struct JournalStats {
     pub syncs: u64,
     /// Writes and syncs that failed, and segments that could not be opened.
     pub failures: u64,
+    /// Records of further subscribers and black attempts that were not taken, because there were too many.
+    pub skipped: u64,
 }
 
 /// The journal's writer. Dropping it stops the threads after all is on the disk.
@@ -80,11 +86,29 @@ struct Shared {
     bytes: AtomicU64,
     syncs: AtomicU64,
     failures: AtomicU64,
+    skipped: AtomicU64,
 }
 
 struct Incoming {
     records: Vec<u8>,
     next_sequence: u64,
+    /// When the minute began in which lesser records are counted, and how many there were.
+    minute: Instant,
+    lesser: u64,
+}
+
+impl Incoming {
+    /// Whether a record that only reports may be taken: a peer that asks about black devices without end must not fill
+    /// the journal, which then starts no timers for anybody.
+    fn admits_lesser(&mut self) -> bool {
+        let now = Instant::now();
+        if now.duration_since(self.minute) >= LESSER_WINDOW {
+            self.minute = now;
+            self.lesser = 0;
+        }
+        self.lesser += 1;
+        self.lesser <= LESSER_PER_WINDOW
+    }
 }
 
 /// The segment that is written to, and what of it is not on the disk.
@@ -180,7 +204,12 @@ impl JournalWriter {
             config,
             grey,
             _lock: lock_file,
-            incoming: Mutex::new(Incoming { records: Vec::new(), next_sequence: next }),
+            incoming: Mutex::new(Incoming {
+                records: Vec::new(),
+                next_sequence: next,
+                minute: Instant::now(),
+                lesser: 0,
+            }),
             arrived: Condvar::new(),
             segment: Mutex::new(Segment {
                 file: None,
@@ -200,6 +229,7 @@ impl JournalWriter {
             bytes: AtomicU64::new(bytes),
             syncs: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
         });
         shared.begin_segment(next);
         let spawn = |name: &str, run: fn(&Shared)| {
@@ -228,13 +258,23 @@ impl JournalWriter {
         let end = Instant::now() + timeout;
         while self.progress().durable < sequence {
             if Instant::now() > end {
-                return Err(io::Error::other("the journal's disk does not answer"));
+                return Err(io::Error::other(
+                    "the journal's disk does not answer; the change may still take effect at a restart",
+                ));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
         match lock(&self.shared.lost).iter().any(|(first, last)| (*first..=*last).contains(&sequence)) {
             true => Err(io::Error::other("the journal could not be written")),
             false => Ok(()),
+        }
+    }
+
+    /// Waits until everything that was taken in is on the disk, or lost, or `timeout` is over.
+    pub fn settle(&self, timeout: Duration) {
+        let end = Instant::now() + timeout;
+        while self.stats().depth > 0 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -250,6 +290,7 @@ impl JournalWriter {
             records: next - shared.first_sequence,
             syncs: shared.syncs.load(Ordering::Relaxed),
             failures: shared.failures.load(Ordering::Relaxed),
+            skipped: shared.skipped.load(Ordering::Relaxed),
         }
     }
 }
@@ -261,6 +302,13 @@ impl Journal for JournalWriter {
         }
         let mut incoming = lock(&self.shared.incoming);
         if incoming.records.len() >= BUFFER_LIMIT {
+            return None;
+        }
+        if matches!(event, Event::Seen { .. } | Event::BlackAttempt { .. })
+            && (self.shared.bytes.load(Ordering::Relaxed) >= self.shared.config.max_bytes / 2
+                || !incoming.admits_lesser())
+        {
+            self.shared.skipped.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         let sequence = incoming.next_sequence;
@@ -390,7 +438,12 @@ impl Shared {
             match result {
                 Ok(()) => {
                     let mut segment = lock(&self.segment);
-                    segment.synced_length = segment.synced_length.max(length.min(segment.length));
+                    // Of the segment that was synced, not of one that was begun meanwhile.
+                    if let (Some(synced), Some(present)) = (&file, &segment.file)
+                        && Arc::ptr_eq(synced, present)
+                    {
+                        segment.synced_length = segment.synced_length.max(length);
+                    }
                     drop(segment);
                     self.durable_to.fetch_max(written, Ordering::AcqRel);
                     self.tell();

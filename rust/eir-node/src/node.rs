@@ -252,13 +252,12 @@ impl Node {
             return;
         }
         self.stop_listening();
+        // Held answers leave when their records are safe; only then does the runtime end.
+        self.shared.journal.settle(RECORD_TIMEOUT);
         if let Some(runtime) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
             runtime.shutdown_timeout(Duration::from_secs(5));
         }
-        let end = Instant::now() + RECORD_TIMEOUT;
-        while self.shared.journal.stats().depth > 0 && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self.shared.journal.settle(RECORD_TIMEOUT);
     }
 
     /// The queue of what the control plane must see.
@@ -334,6 +333,9 @@ impl Node {
     pub fn set_overlay(&self, imei: Imei, change: OverlayChange, reason: &str, at: UnixTime) -> io::Result<()> {
         if reason.len() > MAX_REASON || reason.bytes().any(|byte| byte == 0) {
             return Err(io::Error::other(format!("a reason has at most {MAX_REASON} octets and no NUL")));
+        }
+        if !self.shared.overlay.has_place_for(reason) {
+            return Err(io::Error::other("the overlay has had too many different reasons; use one that it knows"));
         }
         let record = Record::Overlay { imei, change, reason: reason.to_owned(), at };
         self.shared.journal.append_durably(&record, RECORD_TIMEOUT)?;

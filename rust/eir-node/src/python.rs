@@ -329,6 +329,7 @@ impl Node {
         dict.set_item("journal_records", journal.records)?;
         dict.set_item("journal_syncs", journal.syncs)?;
         dict.set_item("journal_failures", journal.failures)?;
+        dict.set_item("journal_skipped", journal.skipped)?;
         dict.set_item("timers", grey.len())?;
         dict.set_item("timers_running", grey.running(now))?;
         dict.set_item("breaker_tripped", grey.tripped())?;
@@ -379,10 +380,21 @@ impl Read for Stoppable<'_> {
 #[pymethods]
 impl SnapshotBuilder {
     #[new]
-    #[pyo3(signature = (*, strict, max_bad_share, sequence, created_at, tac_as_of))]
-    fn new(strict: bool, max_bad_share: f64, sequence: u64, created_at: UnixTime, tac_as_of: UnixTime) -> Self {
+    #[pyo3(signature = (*, strict, max_bad_share, sequence, created_at, tac_as_of, hard_reasons))]
+    fn new(
+        strict: bool,
+        max_bad_share: f64,
+        sequence: u64,
+        created_at: UnixTime,
+        tac_as_of: UnixTime,
+        hard_reasons: Vec<String>,
+    ) -> PyResult<Self> {
         let options = BuildOptions { strict, max_bad_share, sequence, created_at, tac_as_of };
-        Self(Some(lists::SnapshotBuilder::new(options)))
+        let mut builder = lists::SnapshotBuilder::new(options);
+        if !builder.keep_black_reasons(&hard_reasons) {
+            return Err(PyValueError::new_err("a snapshot has no place for so many hard reasons"));
+        }
+        Ok(Self(Some(builder)))
     }
 
     fn add(&mut self, py: Python<'_>, kind: &str, path: PathBuf, progress: Py<PyAny>) -> PyResult<()> {

@@ -5,7 +5,7 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -107,6 +107,39 @@ fn three_hundred_requests_in_one_write_get_three_hundred_answers_in_their_order(
         assert_eq!((answer.identifiers, answer.status()), (number.to_be_bytes(), WHITE));
     }
     assert_eq!(rig.answers("white"), 300);
+}
+
+/// A hundred first attaches, as one stream.
+fn first_attaches() -> Vec<u8> {
+    (0..100).flat_map(|number| request(&new_device(number), u64::from(number)).bytes()).collect()
+}
+
+#[test]
+fn a_peer_that_has_said_its_last_still_gets_what_is_held() {
+    let rig = Rig::new();
+    let mut peer = rig.peer();
+    peer.send(&first_attaches());
+    peer.stream.shutdown(Shutdown::Write).unwrap();
+    for _ in 0..100 {
+        assert_eq!(peer.answer().status(), GREY);
+    }
+    assert_eq!((peer.closed_after(), rig.end_of(&peer)), (0, "peer closed"));
+}
+
+#[test]
+fn what_the_control_plane_sends_and_its_close_come_behind_held_answers() {
+    let rig = Rig::new();
+    let mut peer = rig.peer();
+    let number = rig.number(&peer);
+    peer.send(&[first_attaches(), Message { command: 282, ..dwr() }.bytes()].concat());
+    wait_until("the DPR", || rig.messages_of(&peer).iter().any(|message| message[7] == 282u32 as u8));
+    assert!(rig.node.send(number, cea()));
+    assert!(rig.node.close(number, Vec::new()));
+    for _ in 0..100 {
+        assert_eq!(peer.answer().status(), GREY);
+    }
+    assert_eq!(peer.message(), cea());
+    assert_eq!((peer.closed_after(), rig.end_of(&peer)), (0, "closed"));
 }
 
 #[test]

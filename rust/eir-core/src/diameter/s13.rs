@@ -154,8 +154,10 @@ impl<J: Journal> Door<'_, J> {
 
     /// A 3GPP2-MEID alone: equipment that no list here can know.
     fn unknown(&self, ecr: &Ecr<'_>, message: &[u8], out: &mut Vec<u8>) -> Answered {
-        self.answers.write_eca(out, ecr, message, Status::Unknown);
-        Answered { status: Status::Unknown, rule: None, not_started: false }
+        let all_white = self.facts.policy.all_white;
+        let status = if all_white { Status::White } else { Status::Unknown };
+        self.answers.write_eca(out, ecr, message, status);
+        Answered { status, rule: all_white.then_some(Rule::Override), not_started: false }
     }
 
     /// Does what follows from a verdict.
@@ -163,7 +165,8 @@ impl<J: Journal> Door<'_, J> {
     fn effect(&self, imei: Imei, ecr: &Ecr<'_>, verdict: &Verdict) -> Effect {
         match (verdict.rule, verdict.timer) {
             (Rule::FirstAttach, _) => self.first_attach(imei, ecr),
-            (Rule::Grey, Some((_, start))) => self.seen(imei, ecr, start),
+            // Without a timer of our own the national database runs it; its subscribers are to be told all the same.
+            (Rule::Grey, timer) => self.seen(imei, ecr, timer.map_or(0, |(_, start)| start)),
             (
                 Rule::BlackHard | Rule::TestImei | Rule::Black | Rule::BlackRange | Rule::Expired | Rule::Unallocated,
                 _,
@@ -186,13 +189,20 @@ impl<J: Journal> Door<'_, J> {
             }
         }
         let timer = Timer { start: now, deadline: policy.schedule.deadline(now) };
-        let record = || self.journal.append(&Event::Start { imei, imsi: ecr.imsi, timer });
+        let record = || {
+            // Before the record, which may be lost, and all that goes with it taken back, as soon as it is appended.
+            if let Some(imsi) = ecr.imsi {
+                grey.see(imei, imsi, || Some(0));
+            }
+            let sequence = self.journal.append(&Event::Start { imei, imsi: ecr.imsi, timer });
+            if sequence.is_none() {
+                grey.forget(imei, ecr.imsi);
+            }
+            sequence
+        };
         let Some((sequence, started)) = grey.start(imei, timer, record) else { return Effect::NotStarted };
         if !started {
             return self.seen(imei, ecr, sequence);
-        }
-        if let Some(imsi) = ecr.imsi {
-            grey.see(imei, imsi, || Some(sequence));
         }
         Effect::Hold(Hold { durable: sequence, started: Some(sequence), ..Hold::default() })
     }

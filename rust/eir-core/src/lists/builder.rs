@@ -61,6 +61,14 @@ impl SnapshotBuilder {
         Self { options, collected: Collected::default(), report: BuildReport::default(), incomplete: false }
     }
 
+    /// Give the black list's hard reasons, those that no exemption lifts, their places before any file is read: an
+    /// entry with one is then never displaced by another reason, and its reason is never dropped. Returns whether there
+    /// was place for all.
+    #[must_use]
+    pub fn keep_black_reasons(&mut self, reasons: &[String]) -> bool {
+        reasons.iter().all(|reason| self.collected.tags.allot(List::Black, reason).is_some())
+    }
+
     /// Read a file of listed devices. For the arguments and errors of this and the other kinds see [`add`](Self::add).
     ///
     /// # Errors
@@ -165,6 +173,9 @@ impl SnapshotBuilder {
             return Err(BuildError::NoTacDate);
         }
         self.settle_devices();
+        if self.options.strict && self.collected.dropped_reasons > 0 {
+            return Err(BuildError::DroppedReasons(self.collected.dropped_reasons));
+        }
         if self.options.strict && self.report.contradictions > 0 {
             let BuildReport { contradictions: count, first_contradictions: first, .. } = self.report;
             return Err(BuildError::Contradictions { count, first });
@@ -366,5 +377,21 @@ mod tests {
         assert!(matches!(error, BuildError::NoTacDate));
         let error = built(dated, &[(FileKind::AllocatedTacs, "tac\n")]).unwrap_err();
         assert!(matches!(error, BuildError::File(FileError { fault: FileFault::NoTacs, .. })));
+    }
+
+    #[test]
+    fn a_hard_reason_is_neither_displaced_nor_dropped() {
+        let rows: String = (0..30).map(|number| format!("359002000000{number:02},black,why-{number}\n")).collect();
+        let text = format!("imei,list,reason\n35900200000077,black,unverified\n{rows}35900200000077,black,stolen\n");
+        let mut builder = SnapshotBuilder::new(BuildOptions::default());
+        assert!(builder.keep_black_reasons(&["stolen".to_owned(), "court".to_owned()]));
+        builder.devices("a", text.as_bytes(), &mut |_| ()).unwrap();
+        let mut bytes = Vec::new();
+        builder.finish(&mut bytes).unwrap();
+        let snapshot = crate::lists::Snapshot::open(Box::new(bytes)).unwrap();
+        let tag = snapshot.imei(Imei::from_number(35_900_200_000_077).unwrap()).unwrap();
+        assert_eq!(snapshot.tag_info(tag).reason, "stolen");
+        let many: Vec<String> = (0..20).map(|number| format!("why-{number}")).collect();
+        assert!(!SnapshotBuilder::new(BuildOptions::default()).keep_black_reasons(&many));
     }
 }

@@ -3,25 +3,30 @@
 //! An entry hides what the snapshot says of the same device. Entries are kept in the journal and come back from it at
 //! start. Read by [`crate::verdict`], changed through the control plane; it never touches the snapshot.
 
-use std::sync::{Mutex, PoisonError};
-
-use arc_swap::ArcSwap;
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
 
 use super::List;
 use crate::imei::Imei;
 use crate::journal::OverlayChange;
 use crate::table::Table;
 
-/// How many different reasons entries may have; later ones are kept as this one's last.
-const MAX_REASONS: usize = 4096;
+/// How many different reasons entries may have had, since reasons are never forgotten.
+const MAX_REASONS: usize = 1 << 16;
 
 /// The overlay.
 #[derive(Default)]
 pub struct Overlay {
     /// IMEI -> change and place of the reason.
     entries: Table<1>,
-    reasons: ArcSwap<Vec<String>>,
-    adding: Mutex<()>,
+    /// Read where a device has an entry, which is rare.
+    reasons: RwLock<Reasons>,
+}
+
+#[derive(Default)]
+struct Reasons {
+    texts: Vec<String>,
+    places: HashMap<String, usize>,
 }
 
 /// What the overlay says of a device.
@@ -40,22 +45,31 @@ impl Overlay {
     pub fn get(&self, imei: Imei) -> Option<OverlayEntry> {
         let [word] = self.entries.get(imei.number())?;
         let list = List::from_number((word & 0xff) as u8);
-        let reason = self.reasons.load().get((word >> 8) as usize).cloned().unwrap_or_default();
+        let reasons = self.reasons.read().unwrap_or_else(PoisonError::into_inner);
+        let reason = reasons.texts.get((word >> 8) as usize).cloned().unwrap_or_default();
         Some(OverlayEntry { list, reason })
     }
 
-    /// Sets, hides or withdraws a device's entry.
-    pub fn set(&self, imei: Imei, change: OverlayChange, reason: &str) {
+    /// Whether an entry with this reason can be set: it is known, or there is place for one more.
+    #[must_use]
+    pub fn has_place_for(&self, reason: &str) -> bool {
+        let reasons = self.reasons.read().unwrap_or_else(PoisonError::into_inner);
+        reasons.texts.len() < MAX_REASONS || reasons.places.contains_key(reason)
+    }
+
+    /// Sets, hides or withdraws a device's entry; whether that could be done ([`Overlay::has_place_for`]).
+    pub fn set(&self, imei: Imei, change: OverlayChange, reason: &str) -> bool {
         let list = match change {
             OverlayChange::Withdrawn => {
                 self.entries.remove_if(imei.number(), |_| true);
-                return;
+                return true;
             }
             OverlayChange::Unlisted => u64::from(u8::MAX),
             OverlayChange::Listed(list) => list as u64,
         };
-        let word = (self.reason(reason) as u64) << 8 | list;
-        self.entries.update(imei.number(), |_| Some([word]));
+        let Some(place) = self.place(reason) else { return false };
+        self.entries.update(imei.number(), |_| Some([(place as u64) << 8 | list]));
+        true
     }
 
     /// How many devices have an entry.
@@ -71,19 +85,18 @@ impl Overlay {
     }
 
     /// The place of a reason, added if it is new.
-    fn reason(&self, reason: &str) -> usize {
-        let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = self.reasons.load();
-        if let Some(place) = known.iter().position(|present| present == reason) {
-            return place;
+    fn place(&self, reason: &str) -> Option<usize> {
+        let mut reasons = self.reasons.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = reasons.places.get(reason) {
+            return Some(*place);
         }
-        if known.len() == MAX_REASONS {
-            return MAX_REASONS - 1;
+        let place = reasons.texts.len();
+        if place == MAX_REASONS {
+            return None;
         }
-        let mut more = known.to_vec();
-        more.push(reason.to_owned());
-        self.reasons.store(more.into());
-        known.len()
+        reasons.texts.push(reason.to_owned());
+        reasons.places.insert(reason.to_owned(), place);
+        Some(place)
     }
 }
 
@@ -108,5 +121,18 @@ mod tests {
         overlay.set(imei, OverlayChange::Withdrawn, "");
         assert_eq!(overlay.get(imei), None);
         assert!(overlay.is_empty());
+    }
+
+    #[test]
+    fn a_reason_that_has_no_place_is_refused_and_not_exchanged_for_another() {
+        let overlay = Overlay::default();
+        let imei = Imei::from_number(35_000_000_000_001).unwrap();
+        for number in 0..MAX_REASONS {
+            assert!(overlay.set(imei, OverlayChange::Listed(List::Black), &format!("case-{number}")));
+        }
+        assert!(!overlay.has_place_for("stolen"));
+        assert!(!overlay.set(imei, OverlayChange::Listed(List::Black), "stolen"));
+        assert!(overlay.set(imei, OverlayChange::Listed(List::Black), "case-7"));
+        assert_eq!(overlay.get(imei).unwrap().reason, "case-7");
     }
 }

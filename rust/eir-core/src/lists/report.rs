@@ -180,6 +180,8 @@ pub enum BuildError {
         /// The first [`KEPT`] of them.
         first: Vec<Imei>,
     },
+    /// Rows whose reason had no place any more, in a strict build.
+    DroppedReasons(u64),
     /// Writing the snapshot failed.
     Write(io::Error),
 }
@@ -194,6 +196,7 @@ impl fmt::Display for BuildError {
                 write!(f, "{count} IMEIs have contradictory entries")?;
                 first.first().map_or(Ok(()), |imei| write!(f, ", the first of them {imei}"))
             }
+            Self::DroppedReasons(count) => write!(f, "{count} rows would lose their reason: a snapshot holds 13"),
             Self::Write(error) => write!(f, "the snapshot cannot be written: {error}"),
         }
     }
