@@ -454,7 +454,7 @@ fn a_national_grey_entry_is_grey_without_a_deadline_until_a_timer_of_our_own_run
 fn an_operators_grey_lifts_a_timer_that_has_run_out() {
     let mut scene = Scene::with(|scene| scene.timer = Some(RUN_OUT));
     assert_eq!(scene.rule(), Rule::Expired);
-    scene.overlay = Some((OverlayChange::Listed(List::Grey), "agent".into()));
+    scene.overlay = vec![(OverlayChange::Listed(List::Grey), "agent")];
     assert_eq!((scene.rule(), scene.verdict().status), (Rule::Grey, Status::Grey));
 }
 
