@@ -44,6 +44,7 @@ def examine(path: Path) -> Iterator[Finding]:
     yield from _journal(settings)
     yield from _snapshot(settings)
     yield from _descriptors(settings)
+    yield from _realtime()
     yield from _node(settings)
 
 
@@ -110,6 +111,13 @@ def _descriptors(settings: Config) -> Iterator[Finding]:
     needed = settings.diameter.max_connections + 64
     grade: Literal["ok", "warn"] = "ok" if limit >= needed else "warn"
     yield Finding(grade, "descriptors", f"{limit} for this shell; the node needs {needed} for all its connections")
+
+
+def _realtime() -> Iterator[Finding]:
+    limit, _ = resource.getrlimit(resource.RLIMIT_RTPRIO)
+    allowed = os.geteuid() == 0 or limit != 0
+    text = "the answering threads may be real-time" if allowed else "no real-time threads: some answers wait for a tick"
+    yield Finding("ok" if allowed else "warn", "priority", f"{text} (LimitRTPRIO, in this shell)")
 
 
 def _node(settings: Config) -> Iterator[Finding]:
