@@ -91,7 +91,8 @@ impl World {
         };
         let door = Door { facts, answers: &self.answers, journal: &self.journal };
         let mut out = Vec::new();
-        let mut outcome = door.handle(message, &mut out);
+        let mut outcome = Outcome::Punt;
+        door.handle(&[message], &mut out, |_, became| outcome = became);
         if let Outcome::Held(hold) = outcome {
             assert!(out.is_empty());
             self.journal.safe.set(self.journal.records.get());
