@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eir import _core, config, control
-from eir.config import Config, ConfigError, Country
+from eir.config import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,12 +56,8 @@ def _console() -> Console:
     return Console()
 
 
-def _load(path: Path) -> tuple[Config, Country]:
-    return config.load(path)
-
-
 def _ask(config_path: Path, command: str, /, **arguments: Any) -> Any:
-    settings, _ = _load(config_path)
+    settings, _ = config.load(config_path)
     return control.ask(settings.path(settings.control.socket), command, **arguments)
 
 
@@ -97,7 +93,7 @@ def check(
     path: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Say what the node answers for a device now, and why. Starts nothing."""
-    settings, country = _load(path)
+    settings, country = config.load(path)
     try:
         key = _core.imei_key(imei)
         if offline is None:
@@ -254,7 +250,7 @@ def _show_load(report: _core.LoadReport) -> None:
 @config_cli.command("check")
 def config_check(path: ConfigOption = DEFAULT_CONFIG) -> None:
     """Say whether the node would start with this configuration."""
-    settings, country = _load(path)
+    settings, country = config.load(path)
     print(f"{path}: sound; {settings.node.origin_host}, {country.name}, {len(settings.diameter.peers)} peer entries")
 
 
