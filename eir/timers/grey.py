@@ -1,23 +1,331 @@
-"""When temporary access ends: calendar days of a country, pure.
+"""The rules of grey timers: events in, a device's state and its deadline out, pure.
 
-Temporary access lasts until the end of the day, local time, that lies so many calendar days after the day of the first
-attach. The data plane only compares, so deadlines are handed to it in advance, as the steps of `schedule`. Called by
-`app`; it has no clock and touches nothing.
+A `Device` is what is known of one IMEI: the starts that were seen, what ended its last timer, agents' acts, the national
+database's word, the subscribers seen in it. `apply` puts one event into it. Events may come in any order and any number
+of times, from several nodes: the same events give the same device. `timer` then says since when it has temporary access
+and until when: the deadline is a function of start, country and ordered adjustments, and is never stored as a truth of
+its own. Called by `projection`, `sweep` and `acts`; it has no clock and touches nothing.
+
+Times are seconds since 1970, spans are calendar days of the country's time zone.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Final, Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
-AHEAD_DAYS = 40
+from msgspec import Struct, structs
+
+AHEAD_DAYS: Final = 40
 """Days that a schedule reaches into the future: what is lost if nobody renews it is the calendar's odd hours."""
+NEVER: Final = 0xFFFF_FFFF
+"""The deadline of what does not run out, as the data plane has it: frozen and lifted timers."""
+MOST_STARTS: Final = 16
+MOST_SUBSCRIBERS: Final = 32
+"""Subscribers that a timer knows; a device that sees more is a SIM box, and its record must not grow without end."""
+MOST_ACTS: Final = 64
+
+ActKind = Literal["freeze", "unfreeze", "extend", "lift"]
+EndReason = Literal["verified", "blacklisted", "replaced", ""]
+State = Literal["running", "frozen", "lifted", "expired"]
+
+
+class Act(Struct, frozen=True, array_like=True, order=True):
+    """What an agent did to one timer. Acts count in the order of `at`, then of `id`, which is the same everywhere."""
+
+    at: int
+    id: str
+    kind: ActKind
+    days: int
+    agent: str
+    reason: str
+
+
+class Shift(Struct, frozen=True, array_like=True, order=True):
+    """Moves all deadlines from `first` to `last`, inclusive, by some days: an amnesty.
+
+    It counts for timers that had started by `at`, and in the order of `at` among a timer's acts. One record for all
+    timers, so it holds for all or none, and taking it back is taking the record away.
+    """
+
+    at: int
+    id: str
+    first: int
+    last: int
+    days: int
+    agent: str
+    reason: str
+
+
+class End(Struct, frozen=True, array_like=True, order=True):
+    """What ended a device's last timer: of starts, those before `at` are over. `sequence` is the lists' that said so."""
+
+    at: int = 0
+    why: EndReason = ""
+    sequence: int = 0
+
+
+class National(Struct, frozen=True, array_like=True, order=True):
+    """The national database's word on a timer, as of a sequence of its lists; it replaces what was worked out here."""
+
+    sequence: int
+    start: int
+    deadline: int
+
+
+class Expiry(Struct, frozen=True, array_like=True, order=True):
+    """That the sweep has noticed, at `at`, that this deadline has passed."""
+
+    deadline: int = 0
+    at: int = 0
+
+
+class Seen(Struct, frozen=True, array_like=True, order=True):
+    """A subscriber in the device, when it was last told of, and its number where the request had it."""
+
+    imsi: str
+    at: int
+    msisdn: str = ""
+
+
+class Device(Struct, frozen=True, array_like=True):
+    """Everything known of one IMEI (14 digits as a number). All collections are sorted, without repetition."""
+
+    imei: int
+    starts: tuple[int, ...] = ()
+    end: End = End()
+    acts: tuple[Act, ...] = ()
+    national: National | None = None
+    expiry: Expiry = Expiry()
+    seen: tuple[Seen, ...] = ()
+
+
+class Started(Struct, frozen=True):
+    """A first attach, or a further subscriber (`first` False), recorded by a node."""
+
+    imei: int
+    at: int
+    imsi: str | None = None
+    msisdn: str | None = None
+    first: bool = True
+
+
+class Attempted(Struct, frozen=True):
+    """A blacklisted device tried to register."""
+
+    imei: int
+    at: int
+    imsi: str | None = None
+    msisdn: str | None = None
+    rule: str = ""
+
+
+class Acted(Struct, frozen=True):
+    """An agent's act."""
+
+    imei: int
+    act: Act
+
+
+class Ended(Struct, frozen=True):
+    """A list, or a replacement, ended the timer."""
+
+    imei: int
+    end: End
+
+
+class Timed(Struct, frozen=True):
+    """The national database said how long."""
+
+    imei: int
+    national: National
+
+
+class Expired(Struct, frozen=True):
+    """A node's sweep noticed that the deadline has passed."""
+
+    imei: int
+    expiry: Expiry
+
+
+class Inherited(Struct, frozen=True):
+    """The device got the IMEI `imei` in place of another, and brings along what was known under that."""
+
+    imei: int
+    device: Device
+
+
+Event: TypeAlias = Started | Attempted | Acted | Ended | Timed | Expired | Inherited
+
+
+class Timer(NamedTuple):
+    """A device's temporary access: since when, until when (the first second without; None: no end), and how it stands."""
+
+    start: int
+    deadline: int | None
+    state: State
+
+
+class Rules:
+    """A country's calendar, with the shifts in force. Immutable; made anew when one of them changes."""
+
+    def __init__(self, days: int, zone: ZoneInfo, shifts: tuple[Shift, ...] = ()) -> None:
+        self.days = days
+        self.zone = zone
+        self.shifts = tuple(sorted(shifts))
+        self._deadlines: dict[date, int] = {}
+
+    def with_shifts(self, shifts: tuple[Shift, ...]) -> Rules:
+        """The same country with other shifts."""
+        return Rules(self.days, self.zone, shifts)
+
+    def deadline(self, start: int) -> int:
+        """The deadline of a timer that nobody has touched."""
+        day = datetime.fromtimestamp(start, self.zone).date()
+        known = self._deadlines.get(day)
+        if known is None:
+            if len(self._deadlines) > 4096:
+                self._deadlines.clear()
+            known = self._deadlines[day] = deadline(start, self.days, self.zone)
+        return known
+
+    def fingerprint(self, now: int) -> tuple[int, ...]:
+        """Changes when deadlines do: with the number of days, with the zone or with its rules, for a year around now."""
+        day = datetime.fromtimestamp(now, self.zone).date().replace(day=1)
+        months = [day.replace(year=day.year + years, month=month) for years in (-1, 0, 1) for month in range(1, 13)]
+        return (self.days, *(_midnight(month, self.zone) for month in months))
+
+
+def apply(device: Device, event: Event) -> Device:
+    """The device with the event put in; the same object where it says nothing new."""
+    match event:
+        case Started():
+            return _started(device, event)
+        case Expired(expiry=expiry):
+            if expiry.at < device.end.at or expiry <= device.expiry:
+                return device
+            return structs.replace(device, expiry=expiry)
+        case Acted(act=act):
+            if act.at < device.end.at or act in device.acts or len(device.acts) >= MOST_ACTS:
+                return device
+            return structs.replace(device, acts=tuple(sorted((*device.acts, act))))
+        case Ended(end=end):
+            return device if end <= device.end else _ended(structs.replace(device, end=end))
+        case Timed(national=national):
+            if device.national is not None and national <= device.national:
+                return device
+            return _ended(structs.replace(device, national=national))
+        case Inherited(device=other):
+            return _inherited(device, other)
+        case Attempted():
+            return device
+
+
+def _started(device: Device, event: Started) -> Device:
+    if event.at < device.end.at:
+        return device
+    starts, seen = device.starts, device.seen
+    if event.first:
+        starts = _first(starts, event.at)
+    if event.imsi is not None:
+        seen = _seen(seen, Seen(event.imsi, event.at, event.msisdn or ""))
+    if starts is device.starts and seen is device.seen:
+        return device
+    return structs.replace(device, starts=starts, seen=seen)
+
+
+def _first(starts: tuple[int, ...], at: int) -> tuple[int, ...]:
+    """The earliest starts with one more. All are kept, not their minimum: an end that is told of late divides them."""
+    if at in starts or (len(starts) >= MOST_STARTS and at > starts[-1]):
+        return starts
+    return tuple(sorted((*starts, at)))[:MOST_STARTS]
+
+
+def _seen(seen: tuple[Seen, ...], new: Seen) -> tuple[Seen, ...]:
+    for number, old in enumerate(seen):
+        if old.imsi == new.imsi:
+            # Of two numbers one is taken that does not depend on which was told of first.
+            merged = Seen(new.imsi, max(old.at, new.at), max(old.msisdn, new.msisdn))
+            return seen if merged == old else (*seen[:number], merged, *seen[number + 1 :])
+    return seen if len(seen) >= MOST_SUBSCRIBERS else tuple(sorted((*seen, new)))
+
+
+def _ended(device: Device) -> Device:
+    """Without what the end put an end to."""
+    at = device.end.at
+    national = device.national
+    return structs.replace(
+        device,
+        starts=tuple(start for start in device.starts if start >= at),
+        acts=tuple(act for act in device.acts if act.at >= at),
+        national=None if national is not None and national.sequence <= device.end.sequence else national,
+        expiry=device.expiry if device.expiry.at >= at else Expiry(),
+        seen=tuple(seen for seen in device.seen if seen.at >= at),
+    )
+
+
+def _inherited(device: Device, other: Device) -> Device:
+    starts, seen, national = device.starts, device.seen, device.national
+    for start in other.starts:
+        starts = _first(starts, start)
+    for subscriber in other.seen:
+        seen = _seen(seen, subscriber)
+    if other.national is not None and (national is None or other.national > national):
+        national = other.national
+    merged = structs.replace(
+        device,
+        starts=starts,
+        acts=tuple(sorted({*device.acts, *other.acts}))[:MOST_ACTS],
+        national=national,
+        expiry=max(device.expiry, other.expiry),
+        seen=seen,
+    )
+    merged = _ended(merged)
+    return device if merged == device else merged
+
+
+def timer(device: Device, rules: Rules) -> Timer | None:
+    """The device's timer; None where it has none."""
+    national = device.national
+    if device.starts:
+        start = device.starts[0] if national is None else min(device.starts[0], national.start)
+    elif national is not None:
+        start = national.start
+    else:
+        return None
+    until = rules.deadline(start) if national is None else national.deadline
+    frozen: int | None = None
+    lifted = False
+    adjustments: tuple[Act | Shift, ...] = device.acts
+    if rules.shifts:
+        adjustments = tuple(sorted((*device.acts, *rules.shifts), key=lambda one: (one.at, one.id)))
+    for one in adjustments:
+        if isinstance(one, Shift):
+            if not lifted and start <= one.at and one.first <= until <= one.last:
+                until = _moved(until, one.days, rules.zone)
+        elif one.kind == "freeze":
+            frozen = one.at if frozen is None else frozen
+        elif one.kind == "unfreeze" and frozen is not None:
+            until = _moved(until, _days_between(frozen, one.at, rules.zone), rules.zone)
+            frozen = None
+        elif one.kind == "extend":
+            # What has run out, or was lifted, is given days from the day of the act on.
+            lifted = False
+            until = _moved(max(until, _end_of_day(one.at, rules.zone)), one.days, rules.zone)
+        elif one.kind == "lift":
+            lifted = True
+    if lifted:
+        return Timer(start, None, "lifted")
+    if frozen is not None:
+        return Timer(start, None, "frozen")
+    return Timer(start, until, "expired" if until <= device.expiry.deadline else "running")
 
 
 def deadline(start: int, days: int, zone: ZoneInfo) -> int:
     """The first second without access, for a timer that starts at `start` and lasts `days` calendar days.
 
-    Both are seconds since 1970. A start on 1 May with 30 days has access up to and including 31 May, local time.
+    A start on 1 May with 30 days has access up to and including 31 May, local time.
     """
     first_day = datetime.fromtimestamp(start, zone).date()
     return _midnight(first_day + timedelta(days=days + 1), zone)
@@ -28,6 +336,31 @@ def schedule(now: int, days: int, zone: ZoneInfo) -> list[tuple[int, int]]:
     today = datetime.fromtimestamp(now, zone).date()
     starts = (_midnight(today + timedelta(days=ahead), zone) for ahead in range(-1, AHEAD_DAYS + 1))
     return [(start, deadline(start, days, zone)) for start in starts]
+
+
+def day_bounds(first: date, last: date, zone: ZoneInfo) -> tuple[int, int]:
+    """The deadlines of timers whose last day of access is from `first` to `last`, inclusive: earliest and latest."""
+    day = timedelta(days=1)
+    return _midnight(first + day, zone), _midnight(last + 2 * day, zone) - 1
+
+
+def last_day(until: int, zone: ZoneInfo) -> date:
+    """The last local day with access, for a deadline: the date that people are told."""
+    return datetime.fromtimestamp(until - 1, zone).date()
+
+
+def _moved(until: int, days: int, zone: ZoneInfo) -> int:
+    """The same local time some calendar days later."""
+    local = datetime.fromtimestamp(until, zone).replace(fold=0) + timedelta(days=days)
+    return min(max(int(local.astimezone(UTC).timestamp()), 1), NEVER - 1)
+
+
+def _days_between(first: int, last: int, zone: ZoneInfo) -> int:
+    return (datetime.fromtimestamp(last, zone).date() - datetime.fromtimestamp(first, zone).date()).days
+
+
+def _end_of_day(at: int, zone: ZoneInfo) -> int:
+    return _midnight(datetime.fromtimestamp(at, zone).date() + timedelta(days=1), zone)
 
 
 def _midnight(day: date, zone: ZoneInfo) -> int:

@@ -1,0 +1,224 @@
+"""What a store of timers must do: the interface, and what passes through it. Pure.
+
+A store holds one record a device, with a version; the messages that follow from changes; cursors that say how far each
+node's journal and audit trail are in it; the shifts; and a stream of changes that every node follows. What belongs
+together is changed together or not at all. `sqlite_store` is for one node, `redis_store` for many. Called by
+`projection`, `sweep`, `follower` and `acts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+from msgspec import Struct, msgpack
+
+from eir.timers.grey import NEVER, Device, Shift, State, Timer
+
+MessageKind = Literal["grey-granted", "black-expired", "black-attempt", "report-expired"]
+MessageKey: TypeAlias = tuple[str, int, str, int]
+"""(kind, IMEI, IMSI, mark): what must never go out twice."""
+Position: TypeAlias = bytes
+"""How far a follower is in the stream of changes; only the store that gave it knows what it says."""
+
+
+class StoreError(Exception):
+    """The store cannot do it now: not there, not writable, or not sound. Try again."""
+
+
+class StoreVersionError(StoreError):
+    """The store was made by a version that this one does not understand. Trying again is of no use."""
+
+
+class BehindError(StoreError):
+    """The changes after a position are no longer all there: everything must be read anew."""
+
+
+class Message(Struct, frozen=True, array_like=True):
+    """Something that must go out: an SMS to a subscriber of a device, or a report upwards (without a subscriber).
+
+    `mark` tells the timers of one device apart: it is the end of the timer before. `apart`: not within so many seconds
+    of the last one with this key; 0: never again.
+    """
+
+    kind: MessageKind
+    imei: int
+    imsi: str
+    mark: int
+    at: int
+    msisdn: str = ""
+    apart: int = 0
+
+    @property
+    def key(self) -> MessageKey:
+        """What must never go out twice."""
+        return self.kind, self.imei, self.imsi, self.mark
+
+
+class Stored(NamedTuple):
+    """A device as the store has it; `version` rises with every change, 0 where there is none."""
+
+    device: Device
+    version: int
+
+
+class Change(Struct, frozen=True):
+    """A device's new state, with everything that follows from it.
+
+    Written only where the store still has `version` (0: has nothing). `timer` is what `grey.timer` makes of the device
+    by the rules in force. `withdrawn` messages are taken back if they have not gone out. `tell`: whose memories lack
+    it: nobody's, those of other nodes, or all.
+    """
+
+    device: Device
+    version: int
+    timer: Timer | None
+    messages: tuple[Message, ...] = ()
+    withdrawn: tuple[MessageKey, ...] = ()
+    tell: Literal["none", "others", "all"] = "all"
+
+
+class Memory(NamedTuple):
+    """What a node's memory is to hold of a device: `start` 0: no timer; `deadline` `NEVER`: it does not run out."""
+
+    imei: int
+    start: int
+    deadline: int
+
+
+class Head(NamedTuple):
+    """The last line of a node's audit trail: its number and its hash."""
+
+    node: str
+    n: int
+    hash: str
+
+
+class Page(NamedTuple):
+    """Some devices, in the store's order, and where to go on; `next` None: there are no more."""
+
+    devices: list[Stored]
+    next: bytes | None
+
+
+class Counts(NamedTuple):
+    """Devices by the state of their timer, and messages that wait."""
+
+    running: int
+    stopped: int
+    """Frozen and lifted."""
+    expired: int
+    queued: int
+
+
+class Store(Protocol):
+    """A store of timers. Every method may raise StoreError, and then has changed nothing of what it was to change."""
+
+    async def open(self) -> None:
+        """Connects, checks version and soundness, migrates what is older. Raises StoreVersionError."""
+
+    async def close(self) -> None:
+        """Lets go of everything. Does not raise."""
+
+    async def load(self, imeis: Collection[int]) -> dict[int, Stored]:
+        """The devices that the store knows, of these."""
+
+    async def commit(
+        self, changes: Sequence[Change], revision: int, source: str = "", position: int = 0
+    ) -> frozenset[int]:
+        """Writes changes and, in the same transaction, how far `source` is in the store (never backwards).
+
+        Returns the IMEIs of changes that were not written, because another node has changed the device, or the shifts
+        (`revision`), meanwhile: to be worked out and committed again. Where a store is divided, each part is written
+        whole or not at all, and keeps a cursor of its own.
+        """
+
+    async def mark(self, source: str, position: int) -> None:
+        """Says that everything of `source` up to a position is in, for all parts of the store."""
+
+    async def position(self, source: str) -> int:
+        """Up to where everything of `source` is in the store, whatever it may have lost meanwhile; 0 at first."""
+
+    async def due(self, until: int, most: int) -> list[int]:
+        """IMEIs of running timers with a deadline up to `until`, the earliest first."""
+
+    async def scan(self, after: bytes | None, most: int, first: int = 0, last: int = NEVER) -> Page:
+        """Devices page by page (about `most` each): all of them, or those with a deadline from `first` to `last`.
+
+        With a range, only running and expired timers. What changes meanwhile may or may not be seen; what does not is
+        seen once.
+        """
+
+    async def counts(self) -> Counts:
+        """How many there are."""
+
+    async def end_of_changes(self) -> Position:
+        """Where the stream of changes ends now."""
+
+    async def changes(self, after: Position, most: int, wait: float) -> tuple[list[Memory], Position]:
+        """The changes after a position, and the position behind them; waits so many seconds for the first.
+
+        Raises BehindError.
+        """
+
+    async def trim_changes(self, before: Position) -> None:
+        """Forgets changes that this node needs no more; a store for many nodes keeps them as long as it is set to."""
+
+    async def shifts(self) -> tuple[int, tuple[Shift, ...]]:
+        """(revision, shifts in force)."""
+
+    async def put_shift(self, shift: Shift) -> None:
+        """Adds a shift, once; the revision rises."""
+
+    async def remove_shift(self, identity: str) -> None:
+        """Takes a shift away, for good: it cannot be added again. The revision rises."""
+
+    async def setting(self, name: str) -> bytes | None:
+        """A value that the control plane keeps in the store."""
+
+    async def set_setting(self, name: str, value: bytes) -> None:
+        """Keeps a value."""
+
+    async def lease(self, name: str, holder: str, seconds: float) -> bool:
+        """Whether `holder` may do a work that one node does, for so long from now; asked again, it goes on."""
+
+    async def publish(self, head: Head) -> None:
+        """Shows the other nodes where this node's audit trail stands."""
+
+    async def heads(self) -> list[Head]:
+        """Where the audit trails of all nodes stand."""
+
+    async def queued(self, most: int) -> list[Message]:
+        """The oldest messages that wait."""
+
+    async def problems(self) -> list[str]:
+        """What is not as it should be, in words; a look at everything, that takes its time."""
+
+
+_encoder = msgpack.Encoder()
+_decoder = msgpack.Decoder(Device)
+
+
+def encode(device: Device) -> bytes:
+    """A device's record."""
+    return _encoder.encode(device)
+
+
+def decode(record: bytes) -> Device:
+    """The device in a record. Raises StoreError."""
+    try:
+        return _decoder.decode(record)
+    except ValueError as error:
+        raise StoreError(f"a record cannot be read: {error}") from error
+
+
+def memory(device: Device, timer: Timer | None) -> Memory:
+    """What a node's memory is to hold of a device."""
+    if timer is None:
+        return Memory(device.imei, 0, 0)
+    return Memory(device.imei, timer.start, NEVER if timer.deadline is None else timer.deadline)
+
+
+def state(timer: Timer | None) -> State | None:
+    """How a device's timer stands."""
+    return None if timer is None else timer.state
