@@ -182,9 +182,7 @@ class Application:
         bound = [self._node.listen(*config.parse_endpoint(text)) for text in settings.diameter.listen]
         control = ControlServer(settings.path(settings.control.socket), self._commands())
         await control.start()
-        self._collector = NodeCollector(
-            self._node, self._server, self._keeper, self._sweep, settings.lists.stale_after
-        )
+        self._collector = NodeCollector(self._node, self._server, self._keeper, self._sweep, settings.lists.stale_after)
         metrics = ""
         if settings.metrics.listen:
             port = serve(self._collector, config.parse_endpoint(settings.metrics.listen))

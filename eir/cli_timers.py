@@ -34,9 +34,7 @@ AgentOption = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")]
 UnmaskOption = Annotated[bool, typer.Option("--unmask", help="Show subscribers' numbers whole.")]
 DevicesArgument = Annotated[list[str] | None, typer.Argument(help="IMEIs.")]
-FileOption = Annotated[
-    Path | None, typer.Option("--file", exists=True, dir_okay=False, help="More IMEIs, one a line.")
-]
+FileOption = Annotated[Path | None, typer.Option("--file", exists=True, dir_okay=False, help="More IMEIs, one a line.")]
 DayOption = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"])]
 
 
@@ -83,7 +81,9 @@ def grey_list(
         else:
             until = timer["last_day"] or "no end"
             since = _when(timer["start"], zone)
-            print(f"{timer['imei']}  {timer['state']:<8} since {since}  until {until}  {timer['subscribers']} subscribers")
+            print(
+                f"{timer['imei']}  {timer['state']:<8} since {since}  until {until}  {timer['subscribers']} subscribers"
+            )
     if shown == most and not as_json:
         print(f"... the first {most}; --most for more")
 
@@ -100,7 +100,9 @@ def _pages(path: Path, most: int, **ask: Any) -> Iterator[dict[str, Any]]:
 
 
 @grey_cli.command("show")
-def grey_show(imei: str, unmask: UnmaskOption = False, as_json: JsonOption = False, path: ConfigOption = DEFAULT_CONFIG) -> None:
+def grey_show(
+    imei: str, unmask: UnmaskOption = False, as_json: JsonOption = False, path: ConfigOption = DEFAULT_CONFIG
+) -> None:
     """Show one device's timer, what was done to it, and the subscribers seen in it."""
     told = _ask(path, "grey-show", imei=_key(imei), unmask=unmask)
     if as_json:
@@ -263,7 +265,8 @@ def _show_shifted(told: dict[str, Any]) -> None:
     if told["recorded"]:
         print("done" if told["in_force"] else "recorded; deadlines are being moved, see `eir grey shifts`")
         return
-    print(f"{told['moved']} timers would move: {told['would_expire']} would run out, {told['would_return']} would come back")
+    moved, over, back = told["moved"], told["would_expire"], told["would_return"]
+    print(f"{moved} timers would move: {over} would run out, {back} would come back")
     for row in told["samples"]:
         print(f"  {row['imei']}  {_brief(row['before'])}  ->  {_brief(row['after'])}")
 

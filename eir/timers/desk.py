@@ -1,8 +1,8 @@
 """The desk: what people ask about timers, and what they do to them.
 
-Every act is a line of the audit trail first, with who and why; the store and the memories of all nodes follow. Called by
-`app` for the commands of the local socket: takes and gives plain values. Raises ValueError for what cannot be done, in
-words for the person who asked. Subscribers are shown masked unless told otherwise.
+Every act is a line of the audit trail first, with who and why; the store and the memories of all nodes follow. Called
+by `app` for the commands of the local socket: takes and gives plain values. Raises ValueError for what cannot be done,
+in words for the person who asked. Subscribers are shown masked unless told otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from eir.subscribers.directory import Directory, DirectoryError, Subscriber, mas
 from eir.timers import grey, projection
 from eir.timers.grey import NEVER, Act, Device, Rules, Shift, Timer
 from eir.timers.keeper import Keeper
-from eir.timers.store import StoreError, Stored
+from eir.timers.store import Stored, StoreError
 
 _MOST_DAYS: Final = 3650
 _MOST_DEVICES: Final = 1000
@@ -104,7 +104,7 @@ class Desk:
     # Acts.
 
     async def act(self, ask: Ask) -> dict[str, Any]:
-        """Freezes, unfreezes, extends (by `days`) or lifts the timers of `imeis`; with `dry_run` only says what would be."""
+        """Freezes, unfreezes, extends (by `days`) or lifts timers of `imeis`; with `dry_run` only says what would be."""
         kind, agent, reason = ask["act"], *_signed(ask)
         if kind not in _ACTS:
             raise ValueError(f"{kind!r} is no act")
@@ -118,7 +118,9 @@ class Desk:
         except StoreError as error:
             if ask.get("dry_run"):
                 raise ValueError(f"the store cannot be asked: {error}") from error
-            return await self._recorded([{"kind": kind, "imeis": imeis, "days": days, "agent": agent, "reason": reason}])
+            return await self._recorded(
+                [{"kind": kind, "imeis": imeis, "days": days, "agent": agent, "reason": reason}]
+            )
         timers, without = [], []
         for imei in imeis:
             before, after = self._before_and_after(stored.get(imei), act)
@@ -249,9 +251,12 @@ class Desk:
             "imei": f"{device.imei:014}",
             "timer": None if timer is None else self._timer(timer),
             "starts": list(device.starts),
-            "acts": [{"at": a.at, "act": a.kind, "days": a.days, "agent": a.agent, "reason": a.reason} for a in device.acts],
+            "acts": [
+                {"at": a.at, "act": a.kind, "days": a.days, "agent": a.agent, "reason": a.reason} for a in device.acts
+            ],
             "shifts": [self._shift(shift) for shift in in_force],
-            "national": device.national and {"sequence": device.national.sequence, "deadline": device.national.deadline},
+            "national": device.national
+            and {"sequence": device.national.sequence, "deadline": device.national.deadline},
             "expiry_noted_at": device.expiry.at or None,
             "last_end": {"at": device.end.at, "why": device.end.why} if device.end.why else None,
             "subscribers": [_subscriber(seen, known.get(seen.imsi), unmask) for seen in device.seen],

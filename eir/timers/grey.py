@@ -1,7 +1,7 @@
 """The rules of grey timers: events in, a device's state and its deadline out, pure.
 
-A `Device` is what is known of one IMEI: the starts that were seen, what ended its last timer, agents' acts, the national
-database's word, the subscribers seen in it. `apply` puts one event into it. Events may come in any order and any number
+A `Device` is what is known of one IMEI: the starts that were seen, what ended its last timer, agents' acts, the
+national database's word, the subscribers seen in it. `apply` puts one event into it. Events may come in any order and any number
 of times, from several nodes: the same events give the same device. `timer` then says since when it has temporary access
 and until when: the deadline is a function of start, country and ordered adjustments, and is never stored as a truth of
 its own. Called by `projection`, `sweep` and `acts`; it has no clock and touches nothing.
@@ -59,7 +59,7 @@ class Shift(Struct, frozen=True, array_like=True, order=True):
 
 
 class End(Struct, frozen=True, array_like=True, order=True):
-    """What ended a device's last timer: of starts, those before `at` are over. `sequence` is the lists' that said so."""
+    """What ended a device's last timer: starts before `at` are over. `sequence` is that of the lists that said so."""
 
     at: int = 0
     why: EndReason = ""
@@ -160,7 +160,7 @@ Event: TypeAlias = Started | Attempted | Acted | Ended | Timed | Expired | Inher
 
 
 class Timer(NamedTuple):
-    """A device's temporary access: since when, until when (the first second without; None: no end), and how it stands."""
+    """A device's temporary access: since when, until when (the first second without; None: no end), how it stands."""
 
     start: int
     deadline: int | None
@@ -191,7 +191,7 @@ class Rules:
         return known
 
     def fingerprint(self, now: int) -> tuple[int, ...]:
-        """Changes when deadlines do: with the number of days, with the zone or with its rules, for a year around now."""
+        """Changes when deadlines do: with the number of days, with the zone or its rules, for a year around now."""
         day = datetime.fromtimestamp(now, self.zone).date().replace(day=1)
         months = [day.replace(year=day.year + years, month=month) for years in (-1, 0, 1) for month in range(1, 13)]
         return (self.days, *(_midnight(month, self.zone) for month in months))

@@ -344,7 +344,11 @@ class Keeper:
         """Commits devices anew whose deadline is another than by the rules of before; None: all."""
         after, everything = None, (first, last) == (0, NEVER)
         while True:
-            page = await self.store.scan(after, _BATCH) if everything else await self.store.scan(after, _BATCH, first, last)
+            page = (
+                await self.store.scan(after, _BATCH)
+                if everything
+                else await self.store.scan(after, _BATCH, first, last)
+            )
             todo = page.devices
             while todo:
                 if before is None:

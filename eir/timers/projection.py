@@ -89,7 +89,12 @@ def from_journal(record: Sequence[Any]) -> Recorded:
 
 def from_audit(line: Mapping[str, Any]) -> list[Event | ShiftSet | ShiftRemoved]:
     """What a line of the audit trail changes: nothing, for many kinds. Raises ValueError where it is not understood."""
-    identity, at, agent, reason = f"{line['node']}:{line['n']}", line["at"], line.get("agent", ""), line.get("reason", "")
+    identity, at, agent, reason = (
+        f"{line['node']}:{line['n']}",
+        line["at"],
+        line.get("agent", ""),
+        line.get("reason", ""),
+    )
     try:
         match line["kind"]:
             case "freeze" | "unfreeze" | "extend" | "lift" as kind:
@@ -156,7 +161,9 @@ def _put(work: _Work, event: Event, rules: Rules) -> None:
     work.device = after = grey.apply(before, event)
     if isinstance(event, Attempted):
         if event.imsi is not None:
-            _queue(work, Message("black-attempt", event.imei, event.imsi, 0, event.at, event.msisdn or "", ATTEMPT_APART))
+            _queue(
+                work, Message("black-attempt", event.imei, event.imsi, 0, event.at, event.msisdn or "", ATTEMPT_APART)
+            )
         return
     if after is before:
         return

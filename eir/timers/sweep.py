@@ -1,8 +1,8 @@
 """The sweep: what follows when time passes or lists change. One node of a store does it, another takes over.
 
-The flip itself needs no job: the data plane compares deadlines at each answer. The sweep notes in the audit trail which
-deadlines have passed and which timers a list has ended; messages, reports and the store follow from those lines. It never
-writes lists. It goes slowly: a day's deadlines all pass at one midnight, and nobody waits for it.
+The flip itself needs no job: the data plane compares deadlines at each answer. The sweep notes in the audit trail
+which deadlines have passed and which timers a list has ended; messages, reports and the store follow from those lines.
+It never writes lists. It goes slowly: a day's deadlines all pass at one midnight, and nobody waits for it.
 
 Runs as a task of `keeper`'s, with the store; awaits, but opens nothing itself.
 """
