@@ -357,7 +357,8 @@ class Application:
             "lists": self._node.snapshot_info(),
             "stats": stats,
             "open_peers": self._server.open_peers(),
-            "timers": asdict(self._keeper.state),
+            "timers": {**asdict(self._keeper.state), "journal_durable": self._node.journal_position()},
+            "audit_lines": self._audit.head[0],
             "sweep": asdict(self._sweep.state) if self._sweep is not None else None,
         }
 

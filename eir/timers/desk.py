@@ -104,7 +104,7 @@ class Desk:
     # Acts.
 
     async def act(self, ask: Ask) -> dict[str, Any]:
-        """Freezes, unfreezes, extends (by `days`) or lifts timers of `imeis`; with `dry_run` only says what would be."""
+        """Freezes, unfreezes, extends (by `days`) or lifts timers of `imeis`; `dry_run`: only says what would be."""
         kind, agent, reason = ask["act"], *_signed(ask)
         if kind not in _ACTS:
             raise ValueError(f"{kind!r} is no act")

@@ -1,10 +1,10 @@
 """The rules of grey timers: events in, a device's state and its deadline out, pure.
 
 A `Device` is what is known of one IMEI: the starts that were seen, what ended its last timer, agents' acts, the
-national database's word, the subscribers seen in it. `apply` puts one event into it. Events may come in any order and any number
-of times, from several nodes: the same events give the same device. `timer` then says since when it has temporary access
-and until when: the deadline is a function of start, country and ordered adjustments, and is never stored as a truth of
-its own. Called by `projection`, `sweep` and `acts`; it has no clock and touches nothing.
+national database's word, the subscribers seen in it. `apply` puts one event into it. Events may come in any order and
+any number of times, from several nodes: the same events give the same device. `timer` then says since when it has
+temporary access and until when: the deadline is a function of start, country and ordered adjustments, and is never
+stored as a truth of its own. Called by `projection`, `sweep` and `desk`; it has no clock and touches nothing.
 
 Times are seconds since 1970, spans are calendar days of the country's time zone.
 """
