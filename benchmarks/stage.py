@@ -86,7 +86,7 @@ class Stage:
         self.eca_octets = 0
 
     def configure(self, name: str, settings: str = "") -> tuple[Path, int]:
-        """A fresh node's directory and configuration, with more `settings`; gives the configuration's path and the port.
+        """A fresh node's directory and configuration, with more `settings`; gives its path and the port.
 
         Settings that come before a section's head belong to `[node]`.
         """

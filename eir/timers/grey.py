@@ -31,7 +31,7 @@ EndReason = Literal["verified", "blacklisted", "replaced", ""]
 State = Literal["running", "frozen", "lifted", "expired"]
 
 
-class Act(Struct, frozen=True, array_like=True, order=True):
+class Act(Struct, frozen=True, array_like=True, order=True, gc=False):
     """What an agent did to one timer. Acts count in the order of `at`, then of `id`, which is the same everywhere."""
 
     at: int
@@ -42,7 +42,7 @@ class Act(Struct, frozen=True, array_like=True, order=True):
     reason: str
 
 
-class Shift(Struct, frozen=True, array_like=True, order=True):
+class Shift(Struct, frozen=True, array_like=True, order=True, gc=False):
     """Moves all deadlines from `first` to `last`, inclusive, by some days: an amnesty.
 
     It counts for timers that had started by `at`, and in the order of `at` among a timer's acts. One record for all
@@ -58,7 +58,7 @@ class Shift(Struct, frozen=True, array_like=True, order=True):
     reason: str
 
 
-class End(Struct, frozen=True, array_like=True, order=True):
+class End(Struct, frozen=True, array_like=True, order=True, gc=False):
     """What ended a device's last timer: starts before `at` are over. `sequence` is that of the lists that said so."""
 
     at: int = 0
@@ -66,7 +66,7 @@ class End(Struct, frozen=True, array_like=True, order=True):
     sequence: int = 0
 
 
-class National(Struct, frozen=True, array_like=True, order=True):
+class National(Struct, frozen=True, array_like=True, order=True, gc=False):
     """The national database's word on a timer, as of a sequence of its lists; it replaces what was worked out here."""
 
     sequence: int
@@ -74,14 +74,14 @@ class National(Struct, frozen=True, array_like=True, order=True):
     deadline: int
 
 
-class Expiry(Struct, frozen=True, array_like=True, order=True):
+class Expiry(Struct, frozen=True, array_like=True, order=True, gc=False):
     """That the sweep has noticed, at `at`, that this deadline has passed."""
 
     deadline: int = 0
     at: int = 0
 
 
-class Seen(Struct, frozen=True, array_like=True, order=True):
+class Seen(Struct, frozen=True, array_like=True, order=True, gc=False):
     """A subscriber in the device, when it was last told of, and its number where the request had it."""
 
     imsi: str
@@ -89,7 +89,7 @@ class Seen(Struct, frozen=True, array_like=True, order=True):
     msisdn: str = ""
 
 
-class Device(Struct, frozen=True, array_like=True):
+class Device(Struct, frozen=True, array_like=True, gc=False):
     """Everything known of one IMEI (14 digits as a number). All collections are sorted, without repetition."""
 
     imei: int
@@ -101,7 +101,7 @@ class Device(Struct, frozen=True, array_like=True):
     seen: tuple[Seen, ...] = ()
 
 
-class Started(Struct, frozen=True):
+class Started(Struct, frozen=True, gc=False):
     """A first attach, or a further subscriber (`first` False), recorded by a node."""
 
     imei: int
@@ -111,7 +111,7 @@ class Started(Struct, frozen=True):
     first: bool = True
 
 
-class Attempted(Struct, frozen=True):
+class Attempted(Struct, frozen=True, gc=False):
     """A blacklisted device tried to register."""
 
     imei: int
@@ -121,35 +121,35 @@ class Attempted(Struct, frozen=True):
     rule: str = ""
 
 
-class Acted(Struct, frozen=True):
+class Acted(Struct, frozen=True, gc=False):
     """An agent's act."""
 
     imei: int
     act: Act
 
 
-class Ended(Struct, frozen=True):
+class Ended(Struct, frozen=True, gc=False):
     """A list, or a replacement, ended the timer."""
 
     imei: int
     end: End
 
 
-class Timed(Struct, frozen=True):
+class Timed(Struct, frozen=True, gc=False):
     """The national database said how long."""
 
     imei: int
     national: National
 
 
-class Expired(Struct, frozen=True):
+class Expired(Struct, frozen=True, gc=False):
     """A node's sweep noticed that the deadline has passed."""
 
     imei: int
     expiry: Expiry
 
 
-class Inherited(Struct, frozen=True):
+class Inherited(Struct, frozen=True, gc=False):
     """The device got the IMEI `imei` in place of another, and brings along what was known under that."""
 
     imei: int

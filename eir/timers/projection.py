@@ -51,19 +51,19 @@ class Recorded(NamedTuple):
     deadline: int | None = None
 
 
-class ShiftSet(Struct, frozen=True):
+class ShiftSet(Struct, frozen=True, gc=False):
     """An amnesty comes into force."""
 
     shift: Shift
 
 
-class ShiftRemoved(Struct, frozen=True):
+class ShiftRemoved(Struct, frozen=True, gc=False):
     """An amnesty is taken back."""
 
     id: str
 
 
-class _DeviceLine(Struct, frozen=True):
+class _DeviceLine(Struct, frozen=True, gc=False):
     """What is carried over to the IMEI that replaces another, as it stands in the audit trail: without subscribers."""
 
     starts: tuple[int, ...]
