@@ -116,7 +116,8 @@ pub fn write(out: impl Write, covered: &Covered, grey: &GreyTable, overlay: &Ove
     grey.dump(
         |part| {
             for (imei, timer) in part {
-                let words = [imei.to_le_bytes(), (u64::from(timer.deadline) << 32 | u64::from(timer.start)).to_le_bytes()];
+                let words =
+                    [imei.to_le_bytes(), (u64::from(timer.deadline) << 32 | u64::from(timer.start)).to_le_bytes()];
                 shared.borrow_mut().entry(TIMERS, &[&words[0], &words[1]]);
             }
         },
@@ -268,11 +269,13 @@ mod tests {
     fn events() -> impl Strategy<Value = Vec<Event>> {
         let imsi = |number: u64| Imsi::from_digits(format!("0010100000{number:05}").as_bytes()).unwrap();
         let event = prop_oneof![
-            (1u64..9, 0u64..4, 1u32..99, 1u32..99).prop_map(move |(device, subscriber, start, deadline)| Event::Start {
-                imei: imei(device),
-                imsi: Some(imsi(subscriber)),
-                msisdn: None,
-                timer: Timer { start, deadline },
+            (1u64..9, 0u64..4, 1u32..99, 1u32..99).prop_map(move |(device, subscriber, start, deadline)| {
+                Event::Start {
+                    imei: imei(device),
+                    imsi: Some(imsi(subscriber)),
+                    msisdn: None,
+                    timer: Timer { start, deadline },
+                }
             }),
             (1u64..9, 0u64..4).prop_map(move |(device, subscriber)| Event::Seen {
                 imei: imei(device),

@@ -233,7 +233,7 @@ impl Msisdn {
                 _ => return None,
             }
         }
-        (length >= 5).then(|| Self(value * 10u64.pow(15 - length) << 4 | u64::from(length)))
+        (length >= 5).then(|| Self((value * 10u64.pow(15 - length)) << 4 | u64::from(length)))
     }
 
     /// The inverse of [`Msisdn::packed`]; `None` where the number is not one that it gives.

@@ -355,8 +355,12 @@ mod tests {
                     Event::Start { imei, imsi, msisdn, timer: Timer { start, deadline } }
                 }
             ),
-            (imeis(), imsis(), msisdns(), any::<u32>())
-                .prop_map(|(imei, imsi, msisdn, at)| Event::Seen { imei, imsi, msisdn, at }),
+            (imeis(), imsis(), msisdns(), any::<u32>()).prop_map(|(imei, imsi, msisdn, at)| Event::Seen {
+                imei,
+                imsi,
+                msisdn,
+                at
+            }),
             (imeis(), prop::option::of(imsis()), msisdns(), any::<u32>(), any::<u8>())
                 .prop_map(|(imei, imsi, msisdn, at, rule)| Event::BlackAttempt { imei, imsi, msisdn, at, rule }),
             (imeis(), any::<u32>()).prop_map(|(imei, at)| Event::Cancel { imei, at }),

@@ -47,7 +47,7 @@ fn path(place: &Place, first: u64) -> PathBuf {
 /// Every event of a journal with its number.
 fn events(directory: &Path) -> Vec<(u64, Event)> {
     let mut events = Vec::new();
-    replay_directory(directory, |sequence, event| events.push((sequence, event))).unwrap();
+    replay_directory(directory, 0, |sequence, event| events.push((sequence, event))).unwrap();
     events
 }
 

@@ -181,7 +181,8 @@ impl<J: Journal> Door<'_, J> {
     fn first_attach(&self, imei: Imei, ecr: &Ecr<'_>) -> Effect {
         let Facts { grey, policy, now, .. } = self.facts;
         // Lists of the future: the clock is wrong, and a deadline by it would lie in the past.
-        let clock_is_wrong = self.facts.snapshot.is_some_and(|lists| now.saturating_add(DAY) < lists.header().created_at);
+        let clock_is_wrong =
+            self.facts.snapshot.is_some_and(|lists| now.saturating_add(DAY) < lists.header().created_at);
         if clock_is_wrong || !self.journal.available() {
             return Effect::NotStarted;
         }
