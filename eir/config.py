@@ -91,6 +91,20 @@ class JournalSection(_Section, frozen=True):
     max_bytes: Octets = 8 << 30
 
 
+class AuditSection(_Section, frozen=True):
+    """The record of what was done and why."""
+
+    directory: Annotated[str, Meta(min_length=1)] = "audit"
+    segment_bytes: Octets = 16 << 20
+
+
+class SubscribersSection(_Section, frozen=True):
+    """Where it is looked up who holds an IMSI."""
+
+    source: Literal["sqlite", "redis"] = "sqlite"
+    database: Annotated[str, Meta(min_length=1)] = "subscribers.db"
+
+
 class BreakerSection(_Section, frozen=True):
     """When timers stop starting."""
 
@@ -137,6 +151,8 @@ class Config(_Section, frozen=True):
     lists: ListsSection = ListsSection()
     rules: RulesSection = RulesSection()
     journal: JournalSection = JournalSection()
+    audit: AuditSection = AuditSection()
+    subscribers: SubscribersSection = SubscribersSection()
     breaker: BreakerSection = BreakerSection()
     metrics: MetricsSection = MetricsSection()
     control: ControlSection = ControlSection()
