@@ -100,6 +100,20 @@ class TimersSection(_Section, frozen=True):
     sweep_per_second: Annotated[int, Meta(ge=1, le=1_000_000)] = 5000
 
 
+class AuditSection(_Section, frozen=True):
+    """The record of what was done and why."""
+
+    directory: Annotated[str, Meta(min_length=1)] = "audit"
+    segment_bytes: Octets = 16 << 20
+
+
+class SubscribersSection(_Section, frozen=True):
+    """Where it is looked up who holds an IMSI."""
+
+    source: Literal["sqlite", "redis"] = "sqlite"
+    database: Annotated[str, Meta(min_length=1)] = "subscribers.db"
+
+
 class BreakerSection(_Section, frozen=True):
     """When timers stop starting."""
 
@@ -147,6 +161,8 @@ class Config(_Section, frozen=True):
     rules: RulesSection = RulesSection()
     journal: JournalSection = JournalSection()
     timers: TimersSection = TimersSection()
+    audit: AuditSection = AuditSection()
+    subscribers: SubscribersSection = SubscribersSection()
     breaker: BreakerSection = BreakerSection()
     metrics: MetricsSection = MetricsSection()
     control: ControlSection = ControlSection()
