@@ -97,7 +97,7 @@ class Desk:
     async def shifts(self, _: Ask) -> list[dict[str, Any]]:
         """The shifts in force, and whether every deadline is as they say."""
         applied = self._keeper.state.audit_position
-        own = self._keeper.audit.node
+        own = self._keeper.name
         shifts = (await self._keeper.store.shifts())[1]
         return [{**self._shift(shift), "applied": _applied(shift, own, applied)} for shift in shifts]
 

@@ -2,9 +2,13 @@
 
 A `Device` is what is known of one IMEI: the starts that were seen, what ended its last timer, agents' acts, the
 national database's word, the subscribers seen in it. `apply` puts one event into it. Events may come in any order and
-any number of times, from several nodes: the same events give the same device. `timer` then says since when it has
-temporary access and until when: the deadline is a function of start, country and ordered adjustments, and is never
-stored as a truth of its own. Called by `projection`, `sweep` and `desk`; it has no clock and touches nothing.
+any number of times, from several nodes: the same events give the same device, as long as all of them together are
+within the caps `MOST_*`. `timer` then says since when it has temporary access and until when: the deadline is a
+function of start, country and ordered adjustments, and is never stored as a truth of its own. Called by `projection`,
+`sweep` and `desk`; it has no clock and touches nothing.
+
+Why order does not matter: every part of a device is a set, or a greatest element, and an end only takes away what is
+older than itself, by the same measure that decides which element is the greatest.
 
 Times are seconds since 1970, spans are calendar days of the country's time zone.
 """
@@ -12,6 +16,7 @@ Times are seconds since 1970, spans are calendar days of the country's time zone
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import chain, pairwise
 from typing import Final, Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -25,6 +30,7 @@ MOST_STARTS: Final = 16
 MOST_SUBSCRIBERS: Final = 32
 """Subscribers that a timer knows; a device that sees more is a SIM box, and its record must not grow without end."""
 MOST_ACTS: Final = 64
+_MOST_DAYS: Final = NEVER // 86400
 
 ActKind = Literal["freeze", "unfreeze", "extend", "lift"]
 EndReason = Literal["verified", "blacklisted", "replaced", ""]
@@ -59,7 +65,10 @@ class Shift(Struct, frozen=True, array_like=True, order=True, gc=False):
 
 
 class End(Struct, frozen=True, array_like=True, order=True, gc=False):
-    """What ended a device's last timer: starts before `at` are over. `sequence` is that of the lists that said so."""
+    """What ended a device's last timer: of starts, those before `at` are over. `why` goes with `at`.
+
+    `sequence` is the lists' that said so; in a device the highest of all ends, which need not be that of the last one.
+    """
 
     at: int = 0
     why: EndReason = ""
@@ -75,18 +84,25 @@ class National(Struct, frozen=True, array_like=True, order=True, gc=False):
 
 
 class Expiry(Struct, frozen=True, array_like=True, order=True, gc=False):
-    """That the sweep has noticed, at `at`, that this deadline has passed."""
+    """That the sweep has noticed, at `at`, that this deadline has passed.
+
+    No end takes it away: the deadlines of later timers are later. So a notice is never lost, and never made twice.
+    """
 
     deadline: int = 0
     at: int = 0
 
 
 class Seen(Struct, frozen=True, array_like=True, order=True, gc=False):
-    """A subscriber in the device, when it was last told of, and its number where the request had it."""
+    """A subscriber in the device, when it was last told of, and the last number that a request had for it.
+
+    `age` is how many seconds before `at` the number was told: with it, an end can tell what is older than itself.
+    """
 
     imsi: str
     at: int
     msisdn: str = ""
+    age: int = 0
 
 
 class Device(Struct, frozen=True, array_like=True, gc=False):
@@ -150,7 +166,11 @@ class Expired(Struct, frozen=True, gc=False):
 
 
 class Inherited(Struct, frozen=True, gc=False):
-    """The device got the IMEI `imei` in place of another, and brings along what was known under that."""
+    """The device got the IMEI `imei` in place of another, and brings along what was known under that.
+
+    It is the device as the event has it that counts, whatever is learnt of the other IMEI later, so its own end is not
+    asked any more. An end of `imei` takes away what came from the other IMEI like its own.
+    """
 
     imei: int
     device: Device
@@ -191,10 +211,17 @@ class Rules:
         return known
 
     def fingerprint(self, now: int) -> tuple[int, ...]:
-        """Changes when deadlines do: with the number of days, with the zone or its rules, for a year around now."""
-        day = datetime.fromtimestamp(now, self.zone).date().replace(day=1)
-        months = [day.replace(year=day.year + years, month=month) for years in (-1, 0, 1) for month in range(1, 13)]
-        return (self.days, *(_midnight(month, self.zone) for month in months))
+        """Changes when deadlines do: with the number of days, with the zone or with its rules.
+
+        It is made of where all local days begin, from a year before this decade to two years after it: the first of
+        them, and those with more or fewer than 24 hours. Deadlines follow from that alone. It takes milliseconds, and
+        is the same for the whole decade, so that what is made anew when it differs is not when only time goes by.
+        """
+        decade = datetime.fromtimestamp(now, self.zone).year // 10 * 10
+        first, last = date(decade - 1, 1, 1), date(decade + 12, 1, 1)
+        begins = [_midnight(first + timedelta(days=day), self.zone) for day in range((last - first).days)]
+        odd = [(one, following) for one, following in pairwise(begins) if following - one != 86400]
+        return (self.days, begins[0], *chain.from_iterable(odd))
 
 
 def apply(device: Device, event: Event) -> Device:
@@ -203,19 +230,22 @@ def apply(device: Device, event: Event) -> Device:
         case Started():
             return _started(device, event)
         case Expired(expiry=expiry):
-            if expiry.at < device.end.at or expiry <= device.expiry:
-                return device
-            return structs.replace(device, expiry=expiry)
+            return device if expiry <= device.expiry else structs.replace(device, expiry=expiry)
         case Acted(act=act):
             if act.at < device.end.at or act in device.acts or len(device.acts) >= MOST_ACTS:
                 return device
             return structs.replace(device, acts=tuple(sorted((*device.acts, act))))
         case Ended(end=end):
-            return device if end <= device.end else _ended(structs.replace(device, end=end))
+            known = device.end
+            last = max(known, end)
+            end = End(last.at, last.why, max(known.sequence, end.sequence))
+            return device if end == known else _ended(structs.replace(device, end=end))
         case Timed(national=national):
+            if national.sequence <= device.end.sequence:
+                return device
             if device.national is not None and national <= device.national:
                 return device
-            return _ended(structs.replace(device, national=national))
+            return structs.replace(device, national=national)
         case Inherited(device=other):
             return _inherited(device, other)
         case Attempted():
@@ -245,8 +275,10 @@ def _first(starts: tuple[int, ...], at: int) -> tuple[int, ...]:
 def _seen(seen: tuple[Seen, ...], new: Seen) -> tuple[Seen, ...]:
     for number, old in enumerate(seen):
         if old.imsi == new.imsi:
-            # Of two numbers one is taken that does not depend on which was told of first.
-            merged = Seen(new.imsi, max(old.at, new.at), max(old.msisdn, new.msisdn))
+            at = max(old.at, new.at)
+            numbers = [(one.at - one.age, one.msisdn) for one in (old, new) if one.msisdn]
+            told, msisdn = max(numbers, default=(at, ""))
+            merged = Seen(new.imsi, at, msisdn, at - told)
             return seen if merged == old else (*seen[:number], merged, *seen[number + 1 :])
     return seen if len(seen) >= MOST_SUBSCRIBERS else tuple(sorted((*seen, new)))
 
@@ -260,8 +292,9 @@ def _ended(device: Device) -> Device:
         starts=tuple(start for start in device.starts if start >= at),
         acts=tuple(act for act in device.acts if act.at >= at),
         national=None if national is not None and national.sequence <= device.end.sequence else national,
-        expiry=device.expiry if device.expiry.at >= at else Expiry(),
-        seen=tuple(seen for seen in device.seen if seen.at >= at),
+        seen=tuple(
+            seen if seen.at - seen.age >= at else Seen(seen.imsi, seen.at) for seen in device.seen if seen.at >= at
+        ),
     )
 
 
@@ -294,11 +327,11 @@ def timer(device: Device, rules: Rules) -> Timer | None:
         start = national.start
     else:
         return None
-    until = rules.deadline(start) if national is None else national.deadline
+    until = rules.deadline(start) if national is None else min(max(national.deadline, 1), NEVER - 1)
     frozen: int | None = None
     lifted = False
-    adjustments: tuple[Act | Shift, ...] = device.acts
-    if rules.shifts:
+    adjustments: tuple[Act | Shift, ...] = device.acts or rules.shifts
+    if device.acts and rules.shifts:
         adjustments = tuple(sorted((*device.acts, *rules.shifts), key=lambda one: (one.at, one.id)))
     for one in adjustments:
         if isinstance(one, Shift):
@@ -310,9 +343,11 @@ def timer(device: Device, rules: Rules) -> Timer | None:
             until = _moved(until, _days_between(frozen, one.at, rules.zone), rules.zone)
             frozen = None
         elif one.kind == "extend":
-            # What has run out, or was lifted, is given days from the day of the act on.
+            # What has run out, also while it was lifted, is given days from the day of the act on. A frozen timer does
+            # not run out: it stands at the day when it was frozen, and the days since then come with `unfreeze`.
             lifted = False
-            until = _moved(max(until, _end_of_day(one.at, rules.zone)), one.days, rules.zone)
+            today = one.at if frozen is None else frozen
+            until = _moved(max(until, _end_of_day(today, rules.zone)), one.days, rules.zone)
         elif one.kind == "lift":
             lifted = True
     if lifted:
@@ -349,17 +384,28 @@ def last_day(until: int, zone: ZoneInfo) -> date:
 
 
 def _moved(until: int, days: int, zone: ZoneInfo) -> int:
-    """The same local time some calendar days later."""
-    local = datetime.fromtimestamp(until, zone).replace(fold=0) + timedelta(days=days)
-    return min(max(int(local.astimezone(UTC).timestamp()), 1), NEVER - 1)
+    """The same local time some calendar days later; from where a day begins, to where one begins."""
+    local = _local(until, zone)
+    # More days than there are in the range of times are as good as that many.
+    later = timedelta(days=min(max(days, -_MOST_DAYS), _MOST_DAYS))
+    if until == _midnight(local.date(), zone):
+        moved = _midnight(local.date() + later, zone)
+    else:
+        moved = int((local.replace(fold=0) + later).astimezone(UTC).timestamp())
+    return min(max(moved, 1), NEVER - 1)
 
 
 def _days_between(first: int, last: int, zone: ZoneInfo) -> int:
-    return (datetime.fromtimestamp(last, zone).date() - datetime.fromtimestamp(first, zone).date()).days
+    return (_local(last, zone).date() - _local(first, zone).date()).days
 
 
 def _end_of_day(at: int, zone: ZoneInfo) -> int:
-    return _midnight(datetime.fromtimestamp(at, zone).date() + timedelta(days=1), zone)
+    return _midnight(_local(at, zone).date() + timedelta(days=1), zone)
+
+
+def _local(at: int, zone: ZoneInfo) -> datetime:
+    """Local time, of what was typed or received too: none is too large for it."""
+    return datetime.fromtimestamp(min(max(at, 0), NEVER), zone)
 
 
 def _midnight(day: date, zone: ZoneInfo) -> int:

@@ -100,6 +100,11 @@ class Keeper:
         self._writing_image = asyncio.Lock()
 
     @property
+    def name(self) -> str:
+        """This node's name among those of the store."""
+        return self._settings.name
+
+    @property
     def rules(self) -> Rules:
         """The country's rules, with the shifts in force."""
         return self._rules

@@ -129,7 +129,7 @@ class Sweep:
             return
         self._compare_at = time.monotonic() + _RELIST
         info = self._node.snapshot_info()
-        listed = await asyncio.to_thread(self._node.timer_listed)
+        listed = await asyncio.to_thread(self._node.timers_listed, int(time.time()))
         for first in range(0, len(listed), _BATCH):
             batch = listed[first : first + _BATCH]
             devices = [(imei, "verified" if rule in _VERIFIED else "blacklisted") for imei, rule in batch]
