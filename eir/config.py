@@ -92,6 +92,13 @@ class JournalSection(_Section, frozen=True):
     keep: Annotated[int, Meta(ge=0, le=30 * 86400)] = 86400
 
 
+class StoreSection(_Section, frozen=True):
+    """Where timers are stored."""
+
+    kind: Literal["sqlite", "redis"] = "sqlite"
+    path: Annotated[str, Meta(min_length=1)] = "timers.db"
+
+
 class TimersSection(_Section, frozen=True):
     """How timers are kept; times in seconds."""
 
@@ -160,6 +167,7 @@ class Config(_Section, frozen=True):
     lists: ListsSection = ListsSection()
     rules: RulesSection = RulesSection()
     journal: JournalSection = JournalSection()
+    store: StoreSection = StoreSection()
     timers: TimersSection = TimersSection()
     audit: AuditSection = AuditSection()
     subscribers: SubscribersSection = SubscribersSection()
