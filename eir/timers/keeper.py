@@ -28,7 +28,7 @@ from eir.timers.grey import NEVER, Rules
 from eir.timers.projection import Recorded, ShiftRemoved, ShiftSet
 from eir.timers.store import BehindError, Change, Head, Position, Store, StoreError, StoreVersionError, memory
 
-_BATCH: Final = 4000
+_BATCH: Final = 20_000
 """Journal records, or devices of a page, that are dealt with together."""
 _LINES: Final = 200
 """Audit lines that are read together."""
@@ -261,6 +261,14 @@ class Keeper:
             stored = await self.store.load({event.imei for event, _ in recorded})
             planned = projection.changes(recorded, stored, self._rules)
             refused = await self.store.commit(planned, self.revision, source, reached)
+            # What this node's memory lacks comes back with the stream of changes; who waits for an act need not.
+            told = [
+                memory(change.device, change.timer)
+                for change in planned
+                if change.tell == "all" and change.device.imei not in refused
+            ]
+            if told:
+                await asyncio.to_thread(self._node.set_timers, told)
             if not refused:
                 return
             self.state.refused += len(refused)

@@ -185,7 +185,7 @@ def _put(work: _Work, event: Event, rules: Rules) -> None:
             if not _knows(after.seen, seen.imsi):
                 for kind in ("grey-granted", "black-expired"):
                     key = (kind, event.imei, seen.imsi, before.end.at)
-                    if work.messages.pop(key, None) is None:
+                    if work.messages.pop(key, None) is None and work.version:
                         work.withdrawn.append(key)
 
 
