@@ -43,7 +43,8 @@ class Rows:
         """Columns that say nothing here."""
         self.missing = tuple(name for name in COLUMNS if name not in names)
         """Columns that could be there and are not."""
-        self.first_is_ignored = names[0] not in COLUMNS
+        # Whether a comment could pass for a row: a known column holds no "#".
+        self.first_is_ignored = not set(names[:1]) <= set(COLUMNS)
         if "imsi" in self.missing:
             raise HeaderError("the header names no column imsi")
         for name in COLUMNS:
@@ -64,13 +65,11 @@ class Rows:
         if flags is None or not (imsi.isdigit() and imsi.isascii() and 6 <= len(imsi) <= 15):
             return self._parse_slowly(imsi, msisdn, iin, language, m2m)
         if msisdn:
-            length = len(msisdn)
-            if msisdn[0] == "+":
-                msisdn = msisdn[1:]
-                length -= 1
-            if not (msisdn.isdigit() and msisdn.isascii() and 5 <= length <= 15):
+            number = msisdn[1:] if msisdn[0] == "+" else msisdn
+            length = len(number)
+            if not (number.isdigit() and number.isascii() and 5 <= length <= 15):
                 return self._parse_slowly(imsi, msisdn, iin, language, m2m)
-            packed_msisdn = int(msisdn) * _SCALE[length] + length
+            packed_msisdn = int(number) * _SCALE[length] + length
         else:
             packed_msisdn = None
         if iin and not (len(iin) == 12 and iin.isdigit() and iin.isascii()):
