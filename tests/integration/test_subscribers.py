@@ -28,7 +28,7 @@ from support.redis import RedisServer, free_port
 FIRST = Subscriber("001010000000001", "77000000001", "000000000012", "kk", False)
 SECOND = Subscriber("001010000000002", None, None, None, True)
 TEXT = f"imsi,msisdn,iin,language,m2m\n{FIRST.imsi},+{FIRST.msisdn},{FIRST.iin},kk,0\n{SECOND.imsi},,,,1\n"
-UNKNOWN = "001010000000099"
+UNKNOWN = "001010000009999"
 
 Result = TypeVar("Result")
 
@@ -142,7 +142,7 @@ class TestImport:
         before = database.read_bytes()
         source = config.with_name("many.csv")
         source.write_text(others(1_000_000))
-        command = [EIR, "subscribers", "import", source, "-c", config]
+        command: list[str | Path] = [EIR, "subscribers", "import", source, "-c", config]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         leftover = database.with_name(".subscribers.db.new")
         limit = time.monotonic() + 60
