@@ -199,6 +199,19 @@ class TestRead:
             assert log.read(4, 1)[0]["prev"] == log.read(3, 1)[0]["hash"]
         assert "jsonl:3: " in broken(tmp_path)
 
+    def test_who_follows_comes_over_damage_at_a_segment_s_end(self, tmp_path: Path) -> None:
+        with AuditLog.open(tmp_path, NODE, 1 << 20) as log:
+            log.append(1, [NOTE] * 3)
+        (path,) = tmp_path.glob("*.jsonl")
+        path.write_bytes(path.read_bytes()[:-1] + b"\0")
+        with AuditLog.open(tmp_path, NODE, 1 << 20) as log:
+            assert [found.line for found in log.damage] == [3]
+            assert [line["n"] for line in log.read(0, 9)] == [1, 2]
+            assert log.read(2, 9) == []
+            assert log.append(2, [NOTE] * 2) == (4, 5)
+            assert [line["n"] for line in log.read(2, 1)] == [4]
+            assert [line["n"] for line in log.read(4, 9)] == [5]
+
 
 class TestVerify:
     @pytest.fixture
