@@ -14,7 +14,7 @@ from datetime import date
 from typing import Any, Final
 
 from eir import _core
-from eir.subscribers.directory import Directory, DirectoryError, Subscriber, masked
+from eir.subscribers.directory import Directory, DirectoryError, Subscriber, mask
 from eir.timers import grey, projection
 from eir.timers.grey import NEVER, Act, Device, Rules, Shift, Timer
 from eir.timers.keeper import Keeper
@@ -82,7 +82,7 @@ class Desk:
             "store_error": None,
             "last_seen": self._node.last_seen(imei),
             "answers": [
-                {"at": at, "imsi": imsi if unmask or imsi is None else masked(imsi), "status": status, "rule": rule}
+                {"at": at, "imsi": imsi if unmask or imsi is None else mask(imsi), "status": status, "rule": rule}
                 for at, imsi, status, rule in self._node.recent(imei)
             ],
         }
@@ -273,8 +273,8 @@ class Desk:
 def _subscriber(seen: grey.Seen, known: Subscriber | None, unmask: bool) -> dict[str, Any]:
     msisdn = seen.msisdn or (known.msisdn if known is not None else None) or None
     return {
-        "imsi": seen.imsi if unmask else masked(seen.imsi),
-        "msisdn": msisdn if unmask or msisdn is None else masked(msisdn),
+        "imsi": seen.imsi if unmask else mask(seen.imsi),
+        "msisdn": msisdn if unmask or msisdn is None else mask(msisdn),
         "language": known.language if known is not None else None,
         "at": seen.at,
     }
