@@ -374,9 +374,8 @@ def schedule(now: int, days: int, zone: ZoneInfo) -> list[tuple[int, int]]:
 
 
 def day_bounds(first: date, last: date, zone: ZoneInfo) -> tuple[int, int]:
-    """The deadlines of timers whose last day of access is from `first` to `last`, inclusive: earliest and latest."""
-    day = timedelta(days=1)
-    return _midnight(first + day, zone), _midnight(last + 2 * day, zone) - 1
+    """The deadlines of timers whose `last_day` is from `first` to `last`, inclusive: earliest and latest."""
+    return _midnight(first, zone) + 1, _midnight(last + timedelta(days=1), zone)
 
 
 def last_day(until: int, zone: ZoneInfo) -> date:
