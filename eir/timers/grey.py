@@ -5,7 +5,7 @@ national database's word, the subscribers seen in it. `apply` puts one event int
 any number of times, from several nodes: the same events give the same device, as long as all of them together are
 within the caps `MOST_*`. `timer` then says since when it has temporary access and until when: the deadline is a
 function of start, country and ordered adjustments, and is never stored as a truth of its own. Called by `projection`,
-`sweep` and `acts`; it has no clock and touches nothing.
+`sweep` and `desk`; it has no clock and touches nothing.
 
 Why order does not matter: every part of a device is a set, or a greatest element, and an end only takes away what is
 older than itself, by the same measure that decides which element is the greatest.
@@ -37,7 +37,7 @@ EndReason = Literal["verified", "blacklisted", "replaced", ""]
 State = Literal["running", "frozen", "lifted", "expired"]
 
 
-class Act(Struct, frozen=True, array_like=True, order=True):
+class Act(Struct, frozen=True, array_like=True, order=True, gc=False):
     """What an agent did to one timer. Acts count in the order of `at`, then of `id`, which is the same everywhere."""
 
     at: int
@@ -48,7 +48,7 @@ class Act(Struct, frozen=True, array_like=True, order=True):
     reason: str
 
 
-class Shift(Struct, frozen=True, array_like=True, order=True):
+class Shift(Struct, frozen=True, array_like=True, order=True, gc=False):
     """Moves all deadlines from `first` to `last`, inclusive, by some days: an amnesty.
 
     It counts for timers that had started by `at`, and in the order of `at` among a timer's acts. One record for all
@@ -64,7 +64,7 @@ class Shift(Struct, frozen=True, array_like=True, order=True):
     reason: str
 
 
-class End(Struct, frozen=True, array_like=True, order=True):
+class End(Struct, frozen=True, array_like=True, order=True, gc=False):
     """What ended a device's last timer: of starts, those before `at` are over. `why` goes with `at`.
 
     `sequence` is the lists' that said so; in a device the highest of all ends, which need not be that of the last one.
@@ -75,7 +75,7 @@ class End(Struct, frozen=True, array_like=True, order=True):
     sequence: int = 0
 
 
-class National(Struct, frozen=True, array_like=True, order=True):
+class National(Struct, frozen=True, array_like=True, order=True, gc=False):
     """The national database's word on a timer, as of a sequence of its lists; it replaces what was worked out here."""
 
     sequence: int
@@ -83,7 +83,7 @@ class National(Struct, frozen=True, array_like=True, order=True):
     deadline: int
 
 
-class Expiry(Struct, frozen=True, array_like=True, order=True):
+class Expiry(Struct, frozen=True, array_like=True, order=True, gc=False):
     """That the sweep has noticed, at `at`, that this deadline has passed.
 
     No end takes it away: the deadlines of later timers are later. So a notice is never lost, and never made twice.
@@ -93,7 +93,7 @@ class Expiry(Struct, frozen=True, array_like=True, order=True):
     at: int = 0
 
 
-class Seen(Struct, frozen=True, array_like=True, order=True):
+class Seen(Struct, frozen=True, array_like=True, order=True, gc=False):
     """A subscriber in the device, when it was last told of, and the last number that a request had for it.
 
     `age` is how many seconds before `at` the number was told: with it, an end can tell what is older than itself.
@@ -105,7 +105,7 @@ class Seen(Struct, frozen=True, array_like=True, order=True):
     age: int = 0
 
 
-class Device(Struct, frozen=True, array_like=True):
+class Device(Struct, frozen=True, array_like=True, gc=False):
     """Everything known of one IMEI (14 digits as a number). All collections are sorted, without repetition."""
 
     imei: int
@@ -117,7 +117,7 @@ class Device(Struct, frozen=True, array_like=True):
     seen: tuple[Seen, ...] = ()
 
 
-class Started(Struct, frozen=True):
+class Started(Struct, frozen=True, gc=False):
     """A first attach, or a further subscriber (`first` False), recorded by a node."""
 
     imei: int
@@ -127,7 +127,7 @@ class Started(Struct, frozen=True):
     first: bool = True
 
 
-class Attempted(Struct, frozen=True):
+class Attempted(Struct, frozen=True, gc=False):
     """A blacklisted device tried to register."""
 
     imei: int
@@ -137,35 +137,35 @@ class Attempted(Struct, frozen=True):
     rule: str = ""
 
 
-class Acted(Struct, frozen=True):
+class Acted(Struct, frozen=True, gc=False):
     """An agent's act."""
 
     imei: int
     act: Act
 
 
-class Ended(Struct, frozen=True):
+class Ended(Struct, frozen=True, gc=False):
     """A list, or a replacement, ended the timer."""
 
     imei: int
     end: End
 
 
-class Timed(Struct, frozen=True):
+class Timed(Struct, frozen=True, gc=False):
     """The national database said how long."""
 
     imei: int
     national: National
 
 
-class Expired(Struct, frozen=True):
+class Expired(Struct, frozen=True, gc=False):
     """A node's sweep noticed that the deadline has passed."""
 
     imei: int
     expiry: Expiry
 
 
-class Inherited(Struct, frozen=True):
+class Inherited(Struct, frozen=True, gc=False):
     """The device got the IMEI `imei` in place of another, and brings along what was known under that.
 
     It is the device as the event has it that counts, whatever is learnt of the other IMEI later, so its own end is not
@@ -374,7 +374,7 @@ def schedule(now: int, days: int, zone: ZoneInfo) -> list[tuple[int, int]]:
 
 
 def day_bounds(first: date, last: date, zone: ZoneInfo) -> tuple[int, int]:
-    """The deadlines of timers whose `last_day` is from `first` to `last`, inclusive: earliest and latest."""
+    """The earliest and the latest deadline with a last day of access from `first` to `last`, inclusive."""
     return _midnight(first, zone) + 1, _midnight(last + timedelta(days=1), zone)
 
 
