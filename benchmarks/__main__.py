@@ -15,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.figures import ALL, Figure
+from benchmarks.figure import Figure
+from benchmarks.figures import ALL
 from benchmarks.stage import ROOT, Stage
 
 

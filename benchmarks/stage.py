@@ -30,6 +30,7 @@ _CONFIG = """
 [node]
 directory = "{directory}"
 country = "lab"
+{settings}
 [diameter]
 listen = ["127.0.0.1:{port}"]
 [journal]
@@ -54,15 +55,18 @@ def native(program: str, *arguments: object, cpu: int | None = None) -> dict[str
     return result
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 @contextmanager
-def _running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(["taskset", "-c", str(NODE_CPU), *command], text=True, **options)
+def running(command: list[str], cpu: int | None = NODE_CPU, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A program, on one processor or on any, that ends with the block."""
+    pinned = [] if cpu is None else ["taskset", "-c", str(cpu)]
+    process = subprocess.Popen([*pinned, *command], text=True, **options)
     try:
         yield process
     finally:
@@ -81,43 +85,58 @@ class Stage:
         self.listed = self.sample.read_text().split("\n", 1)[0]
         self.eca_octets = 0
 
-    def _configure(self, name: str) -> tuple[Path, int]:
-        """A fresh node's directory and configuration; returns the configuration's path and the port."""
+    def configure(self, name: str, settings: str = "") -> tuple[Path, int]:
+        """A fresh node's directory and configuration, with more `settings`; gives its path and the port.
+
+        Settings that come before a section's head belong to `[node]`.
+        """
         home = self.directory / name
         home.mkdir()
         (home / "lists.eirs").symlink_to(self.snapshot)
         (home / "countries").symlink_to(ROOT / "config" / "countries")
-        port = _free_port()
+        port = free_port()
         config = home / "eir.toml"
-        config.write_text(_CONFIG.format(directory=home, port=port))
+        config.write_text(_CONFIG.format(directory=home, port=port, settings=settings))
         return config, port
 
     @contextmanager
-    def node(self, name: str, script: str | None = None) -> Iterator[tuple[subprocess.Popen[str], Path, int]]:
+    def node(
+        self, name: str, script: str | None = None, settings: str = ""
+    ) -> Iterator[tuple[subprocess.Popen[str], Path, int]]:
         """A node; `script` is one of the benchmarks' own that runs it. Gives its process, configuration and port."""
-        config, port = self._configure(name)
+        config, port = self.configure(name, settings)
         program = [str(Path(__file__).parent / script)] if script else [str(PYTHON.parent / "eir"), "serve", "-c"]
-        with _running([str(PYTHON), *program, str(config)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        with running([str(PYTHON), *program, str(config)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert "ready" in process.stdout.readline()
             self.eca_octets = len(first_answer(port, self.listed, 5))
             yield process, config, port
 
-    def start_ms(self, name: str) -> float:
+    @contextmanager
+    def started(self, config: Path) -> Iterator[int]:
+        """A node of a configuration that is there already; gives its port."""
+        command = [str(PYTHON), str(PYTHON.parent / "eir"), "serve", "-c", str(config)]
+        with running(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            ready = process.stdout.readline()
+            assert "ready" in ready
+            yield int(ready.split("diameter=127.0.0.1:")[1].split()[0])
+
+    def start_ms(self, config: Path) -> float:
         """Milliseconds from the start of a node's process to its first answer."""
-        config, port = self._configure(name)
+        port = int(config.read_text().split("127.0.0.1:")[1].split('"')[0])
         command = [str(PYTHON), str(PYTHON.parent / "eir"), "serve", "-c", str(config)]
         begin = time.perf_counter()
-        with _running(command, stdout=subprocess.DEVNULL):
-            first_answer(port, self.listed, 30)
+        with running(command, stdout=subprocess.DEVNULL):
+            first_answer(port, self.listed, 60)
             return (time.perf_counter() - begin) * 1000
 
     @contextmanager
     def echo(self) -> Iterator[int]:
         """The bare echo, which answers with as many octets as the node; gives its port."""
-        port = _free_port()
+        port = free_port()
         command = [str(RELEASE / "echo"), "--listen", f"127.0.0.1:{port}", "--reply-bytes", str(self.eca_octets)]
-        with _running(command, stdout=subprocess.PIPE) as process:
+        with running(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()
             yield port

@@ -1,6 +1,6 @@
 """The data plane and the bulk work, in Rust (`rust/eir-node/src/python.rs`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any, Literal, TypeAlias, TypedDict, final
 
@@ -12,6 +12,13 @@ Event: TypeAlias = (
 )
 """(kind, connection, ...): connected with remote host, remote port and local host; message with its octets; closed with
 the reason."""
+JournalRecord: TypeAlias = (
+    tuple[Literal["start"], int, int, str | None, str | None, int]
+    | tuple[Literal["seen"], int, int, str, str | None]
+    | tuple[Literal["attempt"], int, int, str | None, str | None, str]
+    | tuple[Literal["cancel"], int, int]
+)
+"""(kind, IMEI, time, IMSI, MSISDN, the deadline or the verdict's rule)."""
 
 KNOWN_AVPS: list[tuple[int, int]]
 """(vendor, code) of the AVPs that may carry the M bit in a request; the same as the dictionary's."""
@@ -183,7 +190,45 @@ class Node:
         journal_segment_bytes: int,
         journal_max_bytes: int,
         policy: Policy,
+        image: StrPath | None = None,
     ) -> Node: ...
+    @property
+    def image_state(self) -> str:
+        """What became of the image at start: `none`, `loaded`, or `damaged: ` and why; then nothing of it was taken."""
+
+    @property
+    def image_follow(self) -> bytes | None:
+        """The position in the store that was given with the image; None where none was loaded."""
+
+    def write_image(self, path: StrPath, follow: bytes) -> int:
+        """Writes timers, subscribers seen, overlay and breaker to a file, whole or not at all; answers go on.
+
+        `follow` (64 KiB at most) comes back as `image_follow` after the next start. Returns the number of the journal
+        record up to which everything is in the file. Raises OSError."""
+
+    def journal_fileno(self) -> int:
+        """A descriptor that becomes readable when records have come to the disk after `read_journal`."""
+
+    def clear_journal_event(self) -> None:
+        """Makes that descriptor unreadable; the next `read_journal` has it watch again."""
+
+    def journal_position(self) -> int:
+        """The number of the last record that is on the disk."""
+
+    def read_journal(self, after: int, most: int) -> tuple[list[JournalRecord], int]:
+        """Records on the disk with a number above `after`, looking at `most` at the most, and the number looked up to.
+
+        Records that only the data plane has use for are left out; so are damaged ones. Raises OSError."""
+
+    def trim_journal(self, before: int) -> int:
+        """Deletes segments without a record above `before`; returns their octets. Raises OSError."""
+
+    def set_timers(self, entries: Sequence[tuple[int, int, int]]) -> None:
+        """Puts timers as the store has them: (IMEI, start, deadline); start 0: none; deadline 0xffffffff: no end."""
+
+    def timers_listed(self, now: int) -> list[tuple[int, str]]:
+        """(IMEI, verdict's rule) of every timer whose device a list now decides, whoever its subscriber."""
+
     @property
     def replayed(self) -> tuple[int, int, int]:
         """(sound records, damaged records, torn octets) that the replay of the journal met at start."""

@@ -20,6 +20,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from eir import _core, config
+from eir.audit import AuditLog
 from eir.config import Config, ConfigError, Country
 from eir.control import ControlServer
 from eir.diameter.answer import Identity
@@ -28,11 +29,21 @@ from eir.diameter.peer import DisconnectCause, PeerTimers
 from eir.diameter.server import DiameterServer
 from eir.log import Log
 from eir.metrics import NodeCollector, serve
+from eir.subscribers.directory import Directory
 from eir.timers import grey
+from eir.timers.desk import Desk
+from eir.timers.grey import Rules
+from eir.timers.keeper import Keeper, KeeperSettings
+from eir.timers.store import Store
+from eir.timers.sweep import Sweep
 
 _NICE = 10
 """How much the control plane stands back behind the threads that answer."""
 _WATCH_SECONDS = 5.0
+_STORE_PATIENCE = 2.0
+"""Seconds that a start waits for the store; answers do not need it."""
+_LAG = 100_000
+"""Journal records that the store may be behind before somebody is called."""
 _UPKEEP_TURNS = 120
 """Turns of the watch after which deadlines are computed ahead and old attempts forgotten: ten minutes."""
 
@@ -68,6 +79,32 @@ def _workers(settings: Config) -> int:
     return settings.node.workers or max(1, len(os.sched_getaffinity(0)) - 1)
 
 
+def _rules(country: Country) -> Rules:
+    return Rules(country.grey_days, ZoneInfo(country.timezone))
+
+
+def _store(settings: Config) -> Store:
+    """The store that the configuration names; nothing is opened. What is not used is not loaded."""
+    if settings.store.kind == "redis":
+        from eir.timers.redis_store import RedisStore
+
+        return RedisStore(config.redis_settings(settings))
+    from eir.timers.sqlite_store import SqliteStore
+
+    return SqliteStore(settings.path(settings.store.path))
+
+
+def _directory(settings: Config) -> Directory:
+    """Where subscribers are looked up."""
+    if settings.subscribers.source == "redis":
+        from eir.subscribers.redis_directory import RedisDirectory
+
+        return RedisDirectory(config.redis_settings(settings))
+    from eir.subscribers.sqlite_directory import SqliteDirectory
+
+    return SqliteDirectory(settings.path(settings.subscribers.database))
+
+
 def _listed(info: _core.SnapshotInfo) -> int:
     counts = info["counts"]
     return counts["white"] + counts["black"] + counts["grey"]
@@ -92,6 +129,7 @@ class Application:
         self._announce = announce
         self._settings, self._country = config.load(path)
         self._stopping = asyncio.Event()
+        self._sweep: Sweep | None = None
         # Also the Origin-State-Id, which rises with every start.
         self._started = int(time.time())
 
@@ -116,6 +154,8 @@ class Application:
             journal_segment_bytes=settings.journal.segment_bytes,
             journal_max_bytes=settings.journal.max_bytes,
             policy=build_policy(settings, self._country, self._started),
+            image=settings.path(settings.timers.image),
+            in_use_bytes=settings.in_use.max_bytes,
         )
         # From here on: the threads that answer have started, and those that start later inherit this.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
@@ -134,6 +174,7 @@ class Application:
             self._load_lists(settings)
         except ValueError as error:
             log.error("no valid lists", error=str(error), answer=settings.lists.no_list_policy)
+        await self._start_timers(settings)
         timers = PeerTimers(cer_timeout=settings.diameter.cer_timeout, tw=settings.diameter.watchdog)
         identity = Identity(settings.node.origin_host, settings.node.origin_realm, self._started)
         self._server = DiameterServer(self._node, identity, _peer_policy(settings), timers)
@@ -141,7 +182,7 @@ class Application:
         bound = [self._node.listen(*config.parse_endpoint(text)) for text in settings.diameter.listen]
         control = ControlServer(settings.path(settings.control.socket), self._commands())
         await control.start()
-        self._collector = NodeCollector(self._node, self._server, settings.lists.stale_after)
+        self._collector = NodeCollector(self._node, self._server, self._keeper, self._sweep, settings.lists.stale_after)
         metrics = ""
         if settings.metrics.listen:
             port = serve(self._collector, config.parse_endpoint(settings.metrics.listen))
@@ -160,6 +201,37 @@ class Application:
         self._node.stop_listening()
         await self._server.disconnect_all(DisconnectCause.REBOOTING, settings.diameter.drain_timeout)
         self._server.stop()
+        await self._keeper.stop()
+        await self._directory.close()
+        self._audit.close()
+
+    async def _start_timers(self, settings: Config) -> None:
+        """Brings memory in step with the store, as far as that is to be had soon."""
+        name = settings.node.origin_host
+        self._audit = AuditLog.open(settings.path(settings.audit.directory), name, settings.audit.segment_bytes)
+        for damage in self._audit.damage:
+            log.error("the audit trail is damaged", damage=damage)
+        kept = settings.journal.keep if settings.store.kind == "redis" else 0
+        keeping = KeeperSettings(
+            name=name,
+            image=settings.path(settings.timers.image),
+            image_interval=settings.timers.image_interval,
+            journal_keep=kept,
+            journal_max_bytes=settings.journal.max_bytes,
+        )
+        self._keeper = Keeper(self._node, _store(settings), self._audit, keeping, _rules(self._country))
+        self._sweep = Sweep(self._node, self._keeper, name, settings.timers.sweep_per_second, self._horizon)
+        self._keeper.besides = self._sweep.run
+        self._directory = _directory(settings)
+        self._desk = Desk(self._node, self._keeper, self._directory)
+        await self._keeper.start(_STORE_PATIENCE)
+
+    def _horizon(self, now: int) -> int | None:
+        """The second up to which timers expire; None while nothing is to follow from that."""
+        info = self._node.snapshot_info()
+        if info is None or self._settings.rules.override == "white":
+            return None
+        return min(now, info["created_at"] + self._settings.lists.stale_after)
 
     def _load_lists(self, settings: Config, path: Path | None = None, force: bool = False) -> _core.SnapshotInfo:
         """Puts a snapshot in force. Raises ValueError; then the lists are those of before.
@@ -178,6 +250,8 @@ class Application:
             if not _listed(info) and _listed(present):
                 raise ValueError(f"{path}: there is no device in it, and {_listed(present)} in the lists in force")
         self._node.set_snapshot(snapshot)
+        if self._sweep is not None:
+            self._sweep.lists_changed()
         log.info("lists in force", path=str(path), sequence=info["sequence"], **info["counts"])
         return info
 
@@ -195,6 +269,7 @@ class Application:
         self._settings, self._country = settings, country
         self._node.set_policy(policy)
         self._server.policy = peers
+        self._keeper.set_calendar(_rules(country))
         self._collector.stale_after = settings.lists.stale_after
         try:
             self._load_lists(settings)
@@ -229,6 +304,13 @@ class Application:
     def _alarms(self, now: int) -> Iterator[str]:
         """What somebody must be called for."""
         stats = self._node.stats(now)
+        keeper = self._keeper.state
+        if not keeper.store_up:
+            yield f"the store of timers fails: {keeper.store_error}"
+        if self._node.journal_position() - keeper.journal_position > _LAG:
+            yield f"the store is more than {_LAG} journal records behind"
+        if keeper.image_error:
+            yield f"the image of the timers cannot be written: {keeper.image_error}"
         if not stats["journal_available"]:
             yield "the journal is full or failing: no timer starts"
         if stats["breaker_tripped"]:
@@ -247,25 +329,64 @@ class Application:
             "reload": lambda _: self._reload(),
             "lists-load": self._load_other,
             "lists-set": self._set_overlay,
-            "breaker-reset": lambda _: self._reset_breaker(),
+            "breaker-reset": self._reset_breaker,
+            "grey-list": self._desk.page,
+            "grey-show": self._desk.show,
+            "grey-act": self._desk.act,
+            "grey-replace": self._desk.replace,
+            "grey-shift": self._desk.shift,
+            "grey-unshift": self._desk.unshift,
+            "grey-shifts": self._desk.shifts,
+            "why": self._desk.why,
+            "store-check": lambda _: self._keeper.store.problems(),
+            "store-backup": self._backup,
         }
 
-    def _load_other(self, ask: Mapping[str, Any]) -> _core.SnapshotInfo:
+    async def _load_other(self, ask: Mapping[str, Any]) -> _core.SnapshotInfo:
         path = Path(ask["path"]) if ask.get("path") else None
-        return self._load_lists(self._settings, path, force=bool(ask.get("force")))
+        info = self._load_lists(self._settings, path, force=bool(ask.get("force")))
+        await self._record(ask, kind="lists-load", sequence=info["sequence"], forced=bool(ask.get("force")))
+        return info
 
     def _check(self, ask: Mapping[str, Any]) -> _core.Explanation:
         return self._node.explain(ask["imei"], ask.get("imsi"), int(time.time()))
 
     def _status(self, _: Mapping[str, Any]) -> dict[str, Any]:
         stats = self._node.stats(int(time.time()))
-        return {"lists": self._node.snapshot_info(), "stats": stats, "open_peers": self._server.open_peers()}
+        return {
+            "lists": self._node.snapshot_info(),
+            "stats": stats,
+            "open_peers": self._server.open_peers(),
+            "timers": {**asdict(self._keeper.state), "journal_durable": self._node.journal_position()},
+            "audit_lines": self._audit.head[0],
+            "sweep": asdict(self._sweep.state) if self._sweep is not None else None,
+        }
 
-    def _set_overlay(self, ask: Mapping[str, Any]) -> None:
+    async def _set_overlay(self, ask: Mapping[str, Any]) -> None:
         imei, change, reason = ask["imei"], ask["change"], ask["reason"]
-        self._node.set_overlay(imei, change, reason, int(time.time()))
-        log.info("operator changed a listing", imei=_core.imei_key(imei), change=change, reason=reason)
+        key = _core.imei_key(imei)
+        # The journal's disk may take its time; other questions need not wait.
+        await asyncio.to_thread(self._node.set_overlay, imei, change, reason, int(time.time()))
+        if self._sweep is not None:
+            self._sweep.lists_changed()
+        log.info("operator changed a listing", imei=key, change=change, reason=reason)
+        await self._record(ask, kind="lists-set", imei=int(key), change=change)
 
-    def _reset_breaker(self) -> None:
-        self._node.set_breaker(False, int(time.time()))
+    async def _reset_breaker(self, ask: Mapping[str, Any]) -> None:
+        await asyncio.to_thread(self._node.set_breaker, False, int(time.time()))
         log.info("operator reset the breaker")
+        await self._record(ask, kind="breaker-reset")
+
+    async def _record(self, ask: Mapping[str, Any], **entry: Any) -> None:
+        """Puts an operator's act on the record; what cannot be recorded has been done all the same, and is said."""
+        signed = {"agent": str(ask.get("agent") or "")[:64], "reason": str(ask.get("reason") or "")[:200]}
+        try:
+            await self._keeper.record([{**entry, **signed}])
+        except OSError as error:
+            raise ValueError(f"done, but the audit trail cannot be written: {error}") from error
+
+    async def _backup(self, ask: Mapping[str, Any]) -> None:
+        backup = getattr(self._keeper.store, "backup", None)
+        if backup is None:
+            raise ValueError("a store in Redis is backed up with Redis' own means")
+        await backup(Path(ask["path"]))

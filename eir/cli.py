@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eir import _core, config, control
+from eir.cli_timers import grey_cli, store_cli, why
 from eir.config import ConfigError
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ breaker_cli = typer.Typer(no_args_is_help=True, help="The breaker that stops new
 cli.add_typer(lists_cli, name="lists")
 cli.add_typer(config_cli, name="config")
 cli.add_typer(breaker_cli, name="breaker")
+cli.add_typer(grey_cli, name="grey")
+cli.add_typer(store_cli, name="store")
+cli.command()(why)
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", envvar="EIR_CONFIG", help="The configuration file.", show_default=True)

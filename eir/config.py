@@ -89,6 +89,36 @@ class JournalSection(_Section, frozen=True):
     hold_ms: Annotated[int, Meta(ge=0, le=60_000)] = 500
     segment_bytes: Octets = 64 << 20
     max_bytes: Octets = 8 << 30
+    keep: Annotated[int, Meta(ge=0, le=30 * 86400)] = 86400
+
+
+class StoreSection(_Section, frozen=True):
+    """Where timers are stored."""
+
+    kind: Literal["sqlite", "redis"] = "sqlite"
+    path: Annotated[str, Meta(min_length=1)] = "timers.db"
+
+
+class TimersSection(_Section, frozen=True):
+    """How timers are kept; times in seconds."""
+
+    image: Annotated[str, Meta(min_length=1)] = "timers.eiri"
+    image_interval: Annotated[float, Meta(ge=1, le=86400)] = 300.0
+    sweep_per_second: Annotated[int, Meta(ge=1, le=1_000_000)] = 5000
+
+
+class AuditSection(_Section, frozen=True):
+    """The record of what was done and why."""
+
+    directory: Annotated[str, Meta(min_length=1)] = "audit"
+    segment_bytes: Octets = 16 << 20
+
+
+class SubscribersSection(_Section, frozen=True):
+    """Where it is looked up who holds an IMSI."""
+
+    source: Literal["sqlite", "redis"] = "sqlite"
+    database: Annotated[str, Meta(min_length=1)] = "subscribers.db"
 
 
 class BreakerSection(_Section, frozen=True):
@@ -137,6 +167,10 @@ class Config(_Section, frozen=True):
     lists: ListsSection = ListsSection()
     rules: RulesSection = RulesSection()
     journal: JournalSection = JournalSection()
+    store: StoreSection = StoreSection()
+    timers: TimersSection = TimersSection()
+    audit: AuditSection = AuditSection()
+    subscribers: SubscribersSection = SubscribersSection()
     breaker: BreakerSection = BreakerSection()
     metrics: MetricsSection = MetricsSection()
     control: ControlSection = ControlSection()

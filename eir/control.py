@@ -7,6 +7,7 @@ checked all the same. `ControlServer` is the node's end, called by `app`; `ask` 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import socket
@@ -14,13 +15,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from eir.timers.store import StoreError
+
 _LONGEST = 64 << 10
 """Octets of the longest question."""
 _PATIENCE = 30.0
 """Seconds that the command line waits for an answer."""
 
 Handler: TypeAlias = Callable[[Mapping[str, Any]], Any]
-"""Takes a question, returns an answer, raises ValueError for what cannot be answered."""
+"""Takes a question, returns an answer or an awaitable of one, raises ValueError for what cannot be answered."""
 
 
 class ControlError(Exception):
@@ -64,11 +67,13 @@ class ControlServer:
             self._asking[task] = writer
             task.add_done_callback(self._asking.pop)
         try:
-            answer = self._answer(await reader.readline())
+            question = await reader.readline()
         except ValueError:
             answer = {"error": "the question is too long"}
         except OSError:
             answer = {"error": "the question cannot be read"}
+        else:
+            answer = await self._answer(question)
         try:
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
@@ -77,24 +82,27 @@ class ControlServer:
         finally:
             writer.close()
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             question = json.loads(line)
             handler = self._handlers[question["command"]]
         except (ValueError, KeyError, TypeError, RecursionError):
             return {"error": "the question is not understood"}
         try:
-            return {"result": handler(question)}
+            answer = handler(question)
+            return {"result": await answer if inspect.isawaitable(answer) else answer}
+        except StoreError as error:
+            return {"error": f"the store of timers: {error}"}
         except (ValueError, KeyError, TypeError, OSError) as error:
             return {"error": f"a {error} is missing" if isinstance(error, KeyError) else str(error)}
 
 
-def ask(path: Path, command: str, /, **arguments: Any) -> Any:
-    """Asks the node behind a socket. Raises ControlError."""
+def ask(path: Path, command: str, /, *, patience: float = _PATIENCE, **arguments: Any) -> Any:
+    """Asks the node behind a socket, for at most so many seconds. Raises ControlError."""
     question = json.dumps({"command": command, **arguments}).encode() + b"\n"
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(_PATIENCE)
+            connection.settimeout(patience)
             connection.connect(str(path))
             connection.sendall(question)
             with connection.makefile("rb") as lines:

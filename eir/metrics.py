@@ -20,6 +20,8 @@ from eir.config import Endpoint
 if TYPE_CHECKING:
     from eir import _core
     from eir.diameter.server import DiameterServer
+    from eir.timers.keeper import Keeper
+    from eir.timers.sweep import Sweep
 
 PROTOCOL = "s13"
 
@@ -27,10 +29,14 @@ PROTOCOL = "s13"
 class NodeCollector(Collector):
     """Everything that the node counts; `stale_after` in seconds."""
 
-    def __init__(self, node: _core.Node, server: DiameterServer, stale_after: int) -> None:
+    def __init__(
+        self, node: _core.Node, server: DiameterServer, keeper: Keeper, sweep: Sweep, stale_after: int
+    ) -> None:
         self.stale_after = stale_after
         self._node = node
         self._server = server
+        self._keeper = keeper
+        self._sweep = sweep
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: what there is depends on the peers that were seen."""
@@ -45,6 +51,7 @@ class NodeCollector(Collector):
         yield from self._connections(stats)
         yield from _journal(stats)
         yield from _timers(stats)
+        yield from self._store(now)
         yield from self._lists(stats, now)
 
     def _messages(self, stats: _core.Stats) -> Iterator[Metric]:
@@ -77,6 +84,34 @@ class NodeCollector(Collector):
         for reason, count in list(self._server.outcomes.closed.items()):
             closed.add_metric((str(reason),), count)
         yield closed
+
+    def _store(self, now: int) -> Iterator[Metric]:
+        keeper, sweep = self._keeper.state, self._sweep.state
+        behind = max(0, self._node.journal_position() - keeper.journal_position)
+        yield GaugeMetricFamily("eir_store_up", "1 where the store of timers answers", int(keeper.store_up))
+        yield CounterMetricFamily("eir_store_failures", "Times that the store failed", keeper.store_failures)
+        yield GaugeMetricFamily("eir_store_behind", "Journal records that the store does not have yet", behind)
+        yield CounterMetricFamily("eir_store_projected", "Journal records brought into the store", keeper.projected)
+        yield CounterMetricFamily("eir_store_refused", "Changes that another node was faster with", keeper.refused)
+        audit = self._keeper.audit.head[0]
+        yield GaugeMetricFamily("eir_audit_lines", "Lines of the audit trail", audit)
+        yield GaugeMetricFamily(
+            "eir_audit_behind", "Audit lines that the store does not have yet", max(0, audit - keeper.audit_position)
+        )
+        yield CounterMetricFamily(
+            "eir_audit_not_understood", "Audit lines that were passed over", keeper.not_understood
+        )
+        image_age = now - keeper.image_at if keeper.image_at else 0
+        yield GaugeMetricFamily("eir_image_age_seconds", "Seconds since the image was written; 0: not yet", image_age)
+        yield GaugeMetricFamily("eir_sweep_leading", "1 where this node does the sweep", int(sweep.leading))
+        yield CounterMetricFamily("eir_sweep_expired", "Deadlines that were noted as passed", sweep.expired)
+        yield CounterMetricFamily("eir_sweep_ended", "Timers that a list has ended", sweep.ended)
+        if sweep.counts is not None:
+            timers = GaugeMetricFamily("eir_store_timers", "Timers in the store, by state", labels=("state",))
+            for state in ("running", "stopped", "expired"):
+                timers.add_metric((state,), getattr(sweep.counts, state))
+            yield timers
+            yield GaugeMetricFamily("eir_messages_queued", "Messages that wait to go out", sweep.counts.queued)
 
     def _lists(self, stats: _core.Stats, now: int) -> Iterator[Metric]:
         info = self._node.snapshot_info()

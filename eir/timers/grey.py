@@ -1,10 +1,14 @@
 """The rules of grey timers: events in, a device's state and its deadline out, pure.
 
-A `Device` is what is known of one IMEI: the starts that were seen, what ended its last timer, agents' acts, the national
-database's word, the subscribers seen in it. `apply` puts one event into it. Events may come in any order and any number
-of times, from several nodes: the same events give the same device. `timer` then says since when it has temporary access
-and until when: the deadline is a function of start, country and ordered adjustments, and is never stored as a truth of
-its own. Called by `projection`, `sweep` and `acts`; it has no clock and touches nothing.
+A `Device` is what is known of one IMEI: the starts that were seen, what ended its last timer, agents' acts, the
+national database's word, the subscribers seen in it. `apply` puts one event into it. Events may come in any order and
+any number of times, from several nodes: the same events give the same device, as long as all of them together are
+within the caps `MOST_*`. `timer` then says since when it has temporary access and until when: the deadline is a
+function of start, country and ordered adjustments, and is never stored as a truth of its own. Called by `projection`,
+`sweep` and `desk`; it has no clock and touches nothing.
+
+Why order does not matter: every part of a device is a set, or a greatest element, and an end only takes away what is
+older than itself, by the same measure that decides which element is the greatest.
 
 Times are seconds since 1970, spans are calendar days of the country's time zone.
 """
@@ -12,6 +16,7 @@ Times are seconds since 1970, spans are calendar days of the country's time zone
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import chain, pairwise
 from typing import Final, Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -25,13 +30,14 @@ MOST_STARTS: Final = 16
 MOST_SUBSCRIBERS: Final = 32
 """Subscribers that a timer knows; a device that sees more is a SIM box, and its record must not grow without end."""
 MOST_ACTS: Final = 64
+_MOST_DAYS: Final = NEVER // 86400
 
 ActKind = Literal["freeze", "unfreeze", "extend", "lift"]
 EndReason = Literal["verified", "blacklisted", "replaced", ""]
 State = Literal["running", "frozen", "lifted", "expired"]
 
 
-class Act(Struct, frozen=True, array_like=True, order=True):
+class Act(Struct, frozen=True, array_like=True, order=True, gc=False):
     """What an agent did to one timer. Acts count in the order of `at`, then of `id`, which is the same everywhere."""
 
     at: int
@@ -42,7 +48,7 @@ class Act(Struct, frozen=True, array_like=True, order=True):
     reason: str
 
 
-class Shift(Struct, frozen=True, array_like=True, order=True):
+class Shift(Struct, frozen=True, array_like=True, order=True, gc=False):
     """Moves all deadlines from `first` to `last`, inclusive, by some days: an amnesty.
 
     It counts for timers that had started by `at`, and in the order of `at` among a timer's acts. One record for all
@@ -58,15 +64,18 @@ class Shift(Struct, frozen=True, array_like=True, order=True):
     reason: str
 
 
-class End(Struct, frozen=True, array_like=True, order=True):
-    """What ended a device's last timer: of starts, those before `at` are over. `sequence` is the lists' that said so."""
+class End(Struct, frozen=True, array_like=True, order=True, gc=False):
+    """What ended a device's last timer: of starts, those before `at` are over. `why` goes with `at`.
+
+    `sequence` is the lists' that said so; in a device the highest of all ends, which need not be that of the last one.
+    """
 
     at: int = 0
     why: EndReason = ""
     sequence: int = 0
 
 
-class National(Struct, frozen=True, array_like=True, order=True):
+class National(Struct, frozen=True, array_like=True, order=True, gc=False):
     """The national database's word on a timer, as of a sequence of its lists; it replaces what was worked out here."""
 
     sequence: int
@@ -74,22 +83,29 @@ class National(Struct, frozen=True, array_like=True, order=True):
     deadline: int
 
 
-class Expiry(Struct, frozen=True, array_like=True, order=True):
-    """That the sweep has noticed, at `at`, that this deadline has passed."""
+class Expiry(Struct, frozen=True, array_like=True, order=True, gc=False):
+    """That the sweep has noticed, at `at`, that this deadline has passed.
+
+    No end takes it away: the deadlines of later timers are later. So a notice is never lost, and never made twice.
+    """
 
     deadline: int = 0
     at: int = 0
 
 
-class Seen(Struct, frozen=True, array_like=True, order=True):
-    """A subscriber in the device, when it was last told of, and its number where the request had it."""
+class Seen(Struct, frozen=True, array_like=True, order=True, gc=False):
+    """A subscriber in the device, when it was last told of, and the last number that a request had for it.
+
+    `age` is how many seconds before `at` the number was told: with it, an end can tell what is older than itself.
+    """
 
     imsi: str
     at: int
     msisdn: str = ""
+    age: int = 0
 
 
-class Device(Struct, frozen=True, array_like=True):
+class Device(Struct, frozen=True, array_like=True, gc=False):
     """Everything known of one IMEI (14 digits as a number). All collections are sorted, without repetition."""
 
     imei: int
@@ -101,7 +117,7 @@ class Device(Struct, frozen=True, array_like=True):
     seen: tuple[Seen, ...] = ()
 
 
-class Started(Struct, frozen=True):
+class Started(Struct, frozen=True, gc=False):
     """A first attach, or a further subscriber (`first` False), recorded by a node."""
 
     imei: int
@@ -111,7 +127,7 @@ class Started(Struct, frozen=True):
     first: bool = True
 
 
-class Attempted(Struct, frozen=True):
+class Attempted(Struct, frozen=True, gc=False):
     """A blacklisted device tried to register."""
 
     imei: int
@@ -121,36 +137,40 @@ class Attempted(Struct, frozen=True):
     rule: str = ""
 
 
-class Acted(Struct, frozen=True):
+class Acted(Struct, frozen=True, gc=False):
     """An agent's act."""
 
     imei: int
     act: Act
 
 
-class Ended(Struct, frozen=True):
+class Ended(Struct, frozen=True, gc=False):
     """A list, or a replacement, ended the timer."""
 
     imei: int
     end: End
 
 
-class Timed(Struct, frozen=True):
+class Timed(Struct, frozen=True, gc=False):
     """The national database said how long."""
 
     imei: int
     national: National
 
 
-class Expired(Struct, frozen=True):
+class Expired(Struct, frozen=True, gc=False):
     """A node's sweep noticed that the deadline has passed."""
 
     imei: int
     expiry: Expiry
 
 
-class Inherited(Struct, frozen=True):
-    """The device got the IMEI `imei` in place of another, and brings along what was known under that."""
+class Inherited(Struct, frozen=True, gc=False):
+    """The device got the IMEI `imei` in place of another, and brings along what was known under that.
+
+    It is the device as the event has it that counts, whatever is learnt of the other IMEI later, so its own end is not
+    asked any more. An end of `imei` takes away what came from the other IMEI like its own.
+    """
 
     imei: int
     device: Device
@@ -160,7 +180,7 @@ Event: TypeAlias = Started | Attempted | Acted | Ended | Timed | Expired | Inher
 
 
 class Timer(NamedTuple):
-    """A device's temporary access: since when, until when (the first second without; None: no end), and how it stands."""
+    """A device's temporary access: since when, until when (the first second without; None: no end), how it stands."""
 
     start: int
     deadline: int | None
@@ -191,10 +211,17 @@ class Rules:
         return known
 
     def fingerprint(self, now: int) -> tuple[int, ...]:
-        """Changes when deadlines do: with the number of days, with the zone or with its rules, for a year around now."""
-        day = datetime.fromtimestamp(now, self.zone).date().replace(day=1)
-        months = [day.replace(year=day.year + years, month=month) for years in (-1, 0, 1) for month in range(1, 13)]
-        return (self.days, *(_midnight(month, self.zone) for month in months))
+        """Changes when deadlines do: with the number of days, with the zone or with its rules.
+
+        It is made of where all local days begin, from a year before this decade to two years after it: the first of
+        them, and those with more or fewer than 24 hours. Deadlines follow from that alone. It takes milliseconds, and
+        is the same for the whole decade, so that what is made anew when it differs is not when only time goes by.
+        """
+        decade = datetime.fromtimestamp(now, self.zone).year // 10 * 10
+        first, last = date(decade - 1, 1, 1), date(decade + 12, 1, 1)
+        begins = [_midnight(first + timedelta(days=day), self.zone) for day in range((last - first).days)]
+        odd = [(one, following) for one, following in pairwise(begins) if following - one != 86400]
+        return (self.days, begins[0], *chain.from_iterable(odd))
 
 
 def apply(device: Device, event: Event) -> Device:
@@ -203,19 +230,22 @@ def apply(device: Device, event: Event) -> Device:
         case Started():
             return _started(device, event)
         case Expired(expiry=expiry):
-            if expiry.at < device.end.at or expiry <= device.expiry:
-                return device
-            return structs.replace(device, expiry=expiry)
+            return device if expiry <= device.expiry else structs.replace(device, expiry=expiry)
         case Acted(act=act):
             if act.at < device.end.at or act in device.acts or len(device.acts) >= MOST_ACTS:
                 return device
             return structs.replace(device, acts=tuple(sorted((*device.acts, act))))
         case Ended(end=end):
-            return device if end <= device.end else _ended(structs.replace(device, end=end))
+            known = device.end
+            last = max(known, end)
+            end = End(last.at, last.why, max(known.sequence, end.sequence))
+            return device if end == known else _ended(structs.replace(device, end=end))
         case Timed(national=national):
+            if national.sequence <= device.end.sequence:
+                return device
             if device.national is not None and national <= device.national:
                 return device
-            return _ended(structs.replace(device, national=national))
+            return structs.replace(device, national=national)
         case Inherited(device=other):
             return _inherited(device, other)
         case Attempted():
@@ -245,8 +275,10 @@ def _first(starts: tuple[int, ...], at: int) -> tuple[int, ...]:
 def _seen(seen: tuple[Seen, ...], new: Seen) -> tuple[Seen, ...]:
     for number, old in enumerate(seen):
         if old.imsi == new.imsi:
-            # Of two numbers one is taken that does not depend on which was told of first.
-            merged = Seen(new.imsi, max(old.at, new.at), max(old.msisdn, new.msisdn))
+            at = max(old.at, new.at)
+            numbers = [(one.at - one.age, one.msisdn) for one in (old, new) if one.msisdn]
+            told, msisdn = max(numbers, default=(at, ""))
+            merged = Seen(new.imsi, at, msisdn, at - told)
             return seen if merged == old else (*seen[:number], merged, *seen[number + 1 :])
     return seen if len(seen) >= MOST_SUBSCRIBERS else tuple(sorted((*seen, new)))
 
@@ -260,8 +292,9 @@ def _ended(device: Device) -> Device:
         starts=tuple(start for start in device.starts if start >= at),
         acts=tuple(act for act in device.acts if act.at >= at),
         national=None if national is not None and national.sequence <= device.end.sequence else national,
-        expiry=device.expiry if device.expiry.at >= at else Expiry(),
-        seen=tuple(seen for seen in device.seen if seen.at >= at),
+        seen=tuple(
+            seen if seen.at - seen.age >= at else Seen(seen.imsi, seen.at) for seen in device.seen if seen.at >= at
+        ),
     )
 
 
@@ -294,11 +327,11 @@ def timer(device: Device, rules: Rules) -> Timer | None:
         start = national.start
     else:
         return None
-    until = rules.deadline(start) if national is None else national.deadline
+    until = rules.deadline(start) if national is None else min(max(national.deadline, 1), NEVER - 1)
     frozen: int | None = None
     lifted = False
-    adjustments: tuple[Act | Shift, ...] = device.acts
-    if rules.shifts:
+    adjustments: tuple[Act | Shift, ...] = device.acts or rules.shifts
+    if device.acts and rules.shifts:
         adjustments = tuple(sorted((*device.acts, *rules.shifts), key=lambda one: (one.at, one.id)))
     for one in adjustments:
         if isinstance(one, Shift):
@@ -310,9 +343,11 @@ def timer(device: Device, rules: Rules) -> Timer | None:
             until = _moved(until, _days_between(frozen, one.at, rules.zone), rules.zone)
             frozen = None
         elif one.kind == "extend":
-            # What has run out, or was lifted, is given days from the day of the act on.
+            # What has run out, also while it was lifted, is given days from the day of the act on. A frozen timer does
+            # not run out: it stands at the day when it was frozen, and the days since then come with `unfreeze`.
             lifted = False
-            until = _moved(max(until, _end_of_day(one.at, rules.zone)), one.days, rules.zone)
+            today = one.at if frozen is None else frozen
+            until = _moved(max(until, _end_of_day(today, rules.zone)), one.days, rules.zone)
         elif one.kind == "lift":
             lifted = True
     if lifted:
@@ -339,9 +374,8 @@ def schedule(now: int, days: int, zone: ZoneInfo) -> list[tuple[int, int]]:
 
 
 def day_bounds(first: date, last: date, zone: ZoneInfo) -> tuple[int, int]:
-    """The deadlines of timers whose last day of access is from `first` to `last`, inclusive: earliest and latest."""
-    day = timedelta(days=1)
-    return _midnight(first + day, zone), _midnight(last + 2 * day, zone) - 1
+    """The earliest and the latest deadline with a last day of access from `first` to `last`, inclusive."""
+    return _midnight(first, zone) + 1, _midnight(last + timedelta(days=1), zone)
 
 
 def last_day(until: int, zone: ZoneInfo) -> date:
@@ -350,17 +384,28 @@ def last_day(until: int, zone: ZoneInfo) -> date:
 
 
 def _moved(until: int, days: int, zone: ZoneInfo) -> int:
-    """The same local time some calendar days later."""
-    local = datetime.fromtimestamp(until, zone).replace(fold=0) + timedelta(days=days)
-    return min(max(int(local.astimezone(UTC).timestamp()), 1), NEVER - 1)
+    """The same local time some calendar days later; from where a day begins, to where one begins."""
+    local = _local(until, zone)
+    # More days than there are in the range of times are as good as that many.
+    later = timedelta(days=min(max(days, -_MOST_DAYS), _MOST_DAYS))
+    if until == _midnight(local.date(), zone):
+        moved = _midnight(local.date() + later, zone)
+    else:
+        moved = int((local.replace(fold=0) + later).astimezone(UTC).timestamp())
+    return min(max(moved, 1), NEVER - 1)
 
 
 def _days_between(first: int, last: int, zone: ZoneInfo) -> int:
-    return (datetime.fromtimestamp(last, zone).date() - datetime.fromtimestamp(first, zone).date()).days
+    return (_local(last, zone).date() - _local(first, zone).date()).days
 
 
 def _end_of_day(at: int, zone: ZoneInfo) -> int:
-    return _midnight(datetime.fromtimestamp(at, zone).date() + timedelta(days=1), zone)
+    return _midnight(_local(at, zone).date() + timedelta(days=1), zone)
+
+
+def _local(at: int, zone: ZoneInfo) -> datetime:
+    """Local time, of what was typed or received too: none is too large for it."""
+    return datetime.fromtimestamp(min(max(at, 0), NEVER), zone)
 
 
 def _midnight(day: date, zone: ZoneInfo) -> int:

@@ -38,7 +38,7 @@ class LostError(StoreError):
     """The store has lost what it had said was in it. It is offered again: from `position`, which has gone back."""
 
 
-class Message(Struct, frozen=True, array_like=True):
+class Message(Struct, frozen=True, array_like=True, gc=False):
     """Something that must go out: an SMS to a subscriber of a device, or a report upwards (without a subscriber).
 
     `mark` tells the timers of one device apart: it is the end of the timer before. `apart`: not within so many seconds
@@ -66,7 +66,7 @@ class Stored(NamedTuple):
     version: int
 
 
-class Change(Struct, frozen=True):
+class Change(Struct, frozen=True, gc=False):
     """A device's new state, with everything that follows from it.
 
     Written only where the store still has `version` (0: has nothing). `timer` is what `grey.timer` makes of the device

@@ -13,6 +13,8 @@ use crate::table::Table;
 
 /// A black attempt is recorded once per device and subscriber in this many seconds.
 pub const ATTEMPT_INTERVAL: UnixTime = 24 * 3600;
+/// The deadline of a timer that does not run out: frozen, or lifted.
+pub const NEVER: UnixTime = UnixTime::MAX;
 const BREAKER_WINDOW: UnixTime = 60;
 
 /// A device's temporary access.
@@ -137,8 +139,8 @@ pub enum Refused {
 pub struct GreyTable {
     /// IMEI -> (timer, journal sequence number of its start).
     timers: Table<2>,
-    /// Device and subscriber -> 1: who was seen in a grey device.
-    seen: Table<1>,
+    /// Device and subscriber: who was seen in a grey device.
+    seen: Table<0>,
     /// Device and subscriber -> last black attempt that was recorded.
     attempts: Table<1>,
     breaker: Breaker,
@@ -231,6 +233,75 @@ impl GreyTable {
         }
     }
 
+    /// Puts a device's timer as the control plane has it, whatever was there; `None`: it has none. The journal's number
+    /// of a start that is there stays, so that who waits for its record goes on doing so.
+    pub fn set(&self, imei: Imei, timer: Option<Timer>) {
+        let mut before = None;
+        match timer {
+            Some(timer) => {
+                self.timers.update(imei.number(), |present| {
+                    before = present.map(|[word, _]| Timer::unpacked(word));
+                    Some([timer.packed(), present.map_or(0, |[_, sequence]| sequence)])
+                });
+            }
+            None => {
+                self.timers.remove_if(imei.number(), |[word, _]| {
+                    before = Some(Timer::unpacked(word));
+                    true
+                });
+            }
+        }
+        if before.map(|old| old.deadline) != timer.map(|new| new.deadline) {
+            let mut count = self.count();
+            if let Some(old) = before {
+                count.take(old.deadline);
+            }
+            if let Some(new) = timer {
+                count.add(new.deadline);
+            }
+        }
+    }
+
+    /// Calls `visit` for every device with a timer; what changes meanwhile may or may not be seen.
+    pub fn for_each(&self, mut visit: impl FnMut(Imei, Timer)) {
+        self.timers.for_each(|key, [word, _]| {
+            if let Some(imei) = Imei::from_number(key) {
+                visit(imei, Timer::unpacked(word));
+            }
+        });
+    }
+
+    /// Calls `timers`, then `seen` and then `attempts` with all that there is of each, part by part: (IMEI, start and
+    /// deadline as one word), (pair), (pair, last attempt). What was begun before a part is visited is over by then.
+    pub fn dump(
+        &self,
+        mut timers: impl FnMut(&mut dyn Iterator<Item = (u64, Timer)>),
+        mut seen: impl FnMut(&mut dyn Iterator<Item = u64>),
+        mut attempts: impl FnMut(&mut dyn Iterator<Item = (u64, u64)>),
+    ) {
+        self.timers.for_each_shard(|part| {
+            timers(&mut part.iter().map(|(imei, [word, _])| (*imei, Timer::unpacked(*word))));
+        });
+        self.seen.for_each_shard(|part| seen(&mut part.iter().map(|(pair, [])| *pair)));
+        self.attempts.for_each_shard(|part| attempts(&mut part.iter().map(|(pair, [last])| (*pair, *last))));
+    }
+
+    /// Puts back a pair that [`GreyTable::dump`] gave as seen.
+    pub fn restore_seen(&self, pair: u64) {
+        self.seen.update(pair, |_| Some([]));
+    }
+
+    /// Puts back an attempt that [`GreyTable::dump`] gave; the later of two stays.
+    pub fn restore_attempt(&self, pair: u64, last: u64) {
+        self.attempts.update(pair, |present| Some([present.map_or(last, |[known]| known.max(last))]));
+    }
+
+    /// Octets of the tables.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.timers.bytes() + self.seen.bytes() + self.attempts.bytes()
+    }
+
     /// Notes a subscriber in a grey device; whether it was new. `record` as in [`GreyTable::start`].
     pub fn see(&self, imei: Imei, imsi: Imsi, record: impl FnOnce() -> Option<u64>) -> Option<u64> {
         let key = pair(imei, Some(imsi));
@@ -242,7 +313,7 @@ impl GreyTable {
             if present.is_none() {
                 sequence = record();
             }
-            sequence.map(|_| [1])
+            sequence.map(|_| [])
         });
         sequence
     }

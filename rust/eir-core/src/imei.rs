@@ -189,11 +189,78 @@ impl Imsi {
         self.0 >> 4
     }
 
+    /// The digits.
+    #[must_use]
+    pub fn digits(self) -> String {
+        digits(self.0)
+    }
+
     /// Mobile Country Code: the first three digits.
     #[inline]
     #[must_use]
     pub fn mcc(self) -> u16 {
         (self.padded() / 1_000_000_000_000) as u16
+    }
+}
+
+/// The digits of a packed number: padded on the right to 15, times 16, plus their count.
+fn digits(packed: u64) -> String {
+    let length = (packed & 15) as usize;
+    let mut text = format!("{:015}", packed >> 4);
+    text.truncate(length);
+    text
+}
+
+/// A subscriber's number in international form, at most 15 digits (ITU-T E.164); kept as an [`Imsi`] is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Msisdn(u64);
+
+impl Msisdn {
+    /// The number in an MSISDN AVP: digits of four bits, the low ones first, with a filler of ones behind an odd count
+    /// (3GPP TS 29.329 clause 6.3.2). `None` unless 5 to 15 digits.
+    #[must_use]
+    pub fn from_tbcd(octets: &[u8]) -> Option<Self> {
+        let (mut value, mut length) = (0, 0);
+        let nibbles = octets.iter().flat_map(|octet| [octet & 15, octet >> 4]);
+        let count = octets.len() * 2;
+        for (place, nibble) in nibbles.enumerate() {
+            match nibble {
+                0..=9 if length < 15 => {
+                    value = value * 10 + u64::from(nibble);
+                    length += 1;
+                }
+                15 if place + 1 == count => {}
+                _ => return None,
+            }
+        }
+        (length >= 5).then(|| Self((value * 10u64.pow(15 - length)) << 4 | u64::from(length)))
+    }
+
+    /// The inverse of [`Msisdn::packed`]; `None` where the number is not one that it gives.
+    #[must_use]
+    pub fn from_packed(packed: u64) -> Option<Self> {
+        let (value, length) = (packed >> 4, (packed & 15) as u32);
+        let spare = 10u64.pow(15u32.checked_sub(length)?);
+        (length >= 5 && value < 10u64.pow(15) && value % spare == 0).then_some(Self(packed))
+    }
+
+    /// One number below 2^54 that stands for this one in files; never 0.
+    #[must_use]
+    pub fn packed(self) -> u64 {
+        self.0
+    }
+
+    /// The digits.
+    #[must_use]
+    pub fn digits(self) -> String {
+        digits(self.0)
+    }
+}
+
+/// Without the digits: a subscriber's number is not for logs.
+impl fmt::Debug for Msisdn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Msisdn(..)")
     }
 }
 

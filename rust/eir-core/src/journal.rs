@@ -8,7 +8,7 @@
 
 use crate::UnixTime;
 use crate::grey::{GreyTable, Timer};
-use crate::imei::{Imei, Imsi};
+use crate::imei::{Imei, Imsi, Msisdn};
 use crate::lists::{List, Overlay};
 
 /// Octets of a record, and of a segment's header.
@@ -46,6 +46,8 @@ pub enum Event {
         imei: Imei,
         /// The subscriber, where the request named one.
         imsi: Option<Imsi>,
+        /// Its number, where the request had it.
+        msisdn: Option<Msisdn>,
         /// The timer.
         timer: Timer,
     },
@@ -55,6 +57,8 @@ pub enum Event {
         imei: Imei,
         /// The subscriber.
         imsi: Imsi,
+        /// Its number, where the request had it.
+        msisdn: Option<Msisdn>,
         /// When.
         at: UnixTime,
     },
@@ -64,6 +68,8 @@ pub enum Event {
         imei: Imei,
         /// The subscriber, where the request named one.
         imsi: Option<Imsi>,
+        /// Its number, where the request had it.
+        msisdn: Option<Msisdn>,
         /// When.
         at: UnixTime,
         /// The verdict's rule, by its number.
@@ -143,6 +149,7 @@ impl Fields<'_> {
 #[must_use]
 pub fn encode(sequence: u64, event: &Event) -> [u8; RECORD] {
     let packed = |imsi: &Option<Imsi>| imsi.map_or(0, Imsi::packed).to_le_bytes();
+    let number = |msisdn: &Option<Msisdn>| msisdn.map_or(0, Msisdn::packed).to_le_bytes();
     let mut record = [0; RECORD];
     let (kind, detail, imei) = match event {
         Event::Start { imei, .. } => (1, 0, imei.number()),
@@ -155,11 +162,16 @@ pub fn encode(sequence: u64, event: &Event) -> [u8; RECORD] {
     let mut fields = Fields(record.get_mut(4..).unwrap_or_default());
     fields.put(&[kind, detail, 0, 0]).put(&sequence.to_le_bytes()).put(&imei.to_le_bytes());
     match event {
-        Event::Start { imsi, timer, .. } => {
-            fields.put(&packed(imsi)).put(&timer.start.to_le_bytes()).put(&timer.deadline.to_le_bytes())
+        Event::Start { imsi, msisdn, timer, .. } => {
+            let Timer { start, deadline } = timer;
+            fields.put(&packed(imsi)).put(&start.to_le_bytes()).put(&deadline.to_le_bytes()).put(&number(msisdn))
         }
-        Event::Seen { imsi, at, .. } => fields.put(&imsi.packed().to_le_bytes()).put(&at.to_le_bytes()),
-        Event::BlackAttempt { imsi, at, .. } => fields.put(&packed(imsi)).put(&at.to_le_bytes()),
+        Event::Seen { imsi, msisdn, at, .. } => {
+            fields.put(&imsi.packed().to_le_bytes()).put(&at.to_le_bytes()).put(&[0; 4]).put(&number(msisdn))
+        }
+        Event::BlackAttempt { imsi, msisdn, at, .. } => {
+            fields.put(&packed(imsi)).put(&at.to_le_bytes()).put(&[0; 4]).put(&number(msisdn))
+        }
         Event::Cancel { at, .. } | Event::Breaker { at, .. } => fields.put(&[0; 8]).put(&at.to_le_bytes()),
         Event::Overlay { reason, at, .. } => {
             let text = reason.as_bytes().get(..MAX_REASON).unwrap_or(reason.as_bytes());
@@ -184,7 +196,8 @@ pub fn decode(sequence: u64, record: &[u8; RECORD]) -> Option<Event> {
     let (imei, rest) = rest.split_first_chunk::<8>()?;
     let (word, rest) = rest.split_first_chunk::<8>()?;
     let (first, tail) = rest.split_first_chunk::<4>()?;
-    let second = tail.first_chunk::<4>()?;
+    let (second, tail) = tail.split_first_chunk::<4>()?;
+    let msisdn = Msisdn::from_packed(u64::from_le_bytes(*tail.first_chunk()?));
     if u64::from_le_bytes(*number) != sequence {
         return None;
     }
@@ -197,10 +210,11 @@ pub fn decode(sequence: u64, record: &[u8; RECORD]) -> Option<Event> {
         1 => Event::Start {
             imei: imei?,
             imsi: imsi_or_none?,
+            msisdn,
             timer: Timer { start: at, deadline: u32::from_le_bytes(*second) },
         },
-        2 => Event::Seen { imei: imei?, imsi: imsi?, at },
-        3 => Event::BlackAttempt { imei: imei?, imsi: imsi_or_none?, at, rule: detail },
+        2 => Event::Seen { imei: imei?, imsi: imsi?, msisdn, at },
+        3 => Event::BlackAttempt { imei: imei?, imsi: imsi_or_none?, msisdn, at, rule: detail },
         4 => Event::Cancel { imei: imei?, at },
         5 => Event::Breaker { tripped: detail != 0, at },
         6 => {
@@ -271,7 +285,7 @@ pub fn replay(first_sequence: u64, records: &[u8], mut apply: impl FnMut(u64, Ev
 /// Brings the tables to the state after an event. Applying one twice changes nothing.
 pub fn apply(sequence: u64, event: &Event, grey: &GreyTable, overlay: &Overlay) {
     match event {
-        Event::Start { imei, imsi, timer } => {
+        Event::Start { imei, imsi, timer, .. } => {
             // A start that is in the table with a later number came after this one was taken back.
             if grey.timer(*imei).is_none_or(|(_, started)| started <= sequence) {
                 grey.start(*imei, *timer, || Some(sequence));
@@ -315,15 +329,40 @@ mod tests {
         (0u64..4).prop_map(|number| Imsi::from_digits(format!("0010100000{number:05}").as_bytes()).unwrap())
     }
 
+    fn msisdns() -> impl Strategy<Value = Option<Msisdn>> {
+        prop::option::of(prop::collection::vec(0u8..10, 5..16)).prop_map(|digits| Msisdn::from_tbcd(&tbcd(&digits?)))
+    }
+
+    fn tbcd(digits: &[u8]) -> Vec<u8> {
+        digits.chunks(2).map(|two| two[0] | two.get(1).unwrap_or(&15) << 4).collect()
+    }
+
+    #[test]
+    fn a_number_is_read_as_it_was_sent() {
+        let sent = [7, 7, 0, 1, 0, 0, 0, 0, 0, 0, 1];
+        assert_eq!(Msisdn::from_tbcd(&tbcd(&sent)).unwrap().digits(), "77010000001");
+        assert_eq!(Msisdn::from_tbcd(&tbcd(&sent[..10])).unwrap().digits(), "7701000000");
+        for wrong in [&[][..], &[0x21, 0x43], &[0x21, 0xf3, 0x65], &[0x21; 8], &[0x21, 0x43, 0xa5], &[0xff; 4]] {
+            assert_eq!(Msisdn::from_tbcd(wrong), None, "{wrong:?}");
+        }
+    }
+
     fn events() -> impl Strategy<Value = Event> {
         let changes = (0u8..5).prop_map(|number| OverlayChange::from_number(number).unwrap());
         prop_oneof![
-            (imeis(), prop::option::of(imsis()), any::<u32>(), any::<u32>()).prop_map(
-                |(imei, imsi, start, deadline)| Event::Start { imei, imsi, timer: Timer { start, deadline } }
+            (imeis(), prop::option::of(imsis()), msisdns(), any::<u32>(), any::<u32>()).prop_map(
+                |(imei, imsi, msisdn, start, deadline)| {
+                    Event::Start { imei, imsi, msisdn, timer: Timer { start, deadline } }
+                }
             ),
-            (imeis(), imsis(), any::<u32>()).prop_map(|(imei, imsi, at)| Event::Seen { imei, imsi, at }),
-            (imeis(), prop::option::of(imsis()), any::<u32>(), any::<u8>())
-                .prop_map(|(imei, imsi, at, rule)| Event::BlackAttempt { imei, imsi, at, rule }),
+            (imeis(), imsis(), msisdns(), any::<u32>()).prop_map(|(imei, imsi, msisdn, at)| Event::Seen {
+                imei,
+                imsi,
+                msisdn,
+                at
+            }),
+            (imeis(), prop::option::of(imsis()), msisdns(), any::<u32>(), any::<u8>())
+                .prop_map(|(imei, imsi, msisdn, at, rule)| Event::BlackAttempt { imei, imsi, msisdn, at, rule }),
             (imeis(), any::<u32>()).prop_map(|(imei, at)| Event::Cancel { imei, at }),
             (any::<bool>(), any::<u32>()).prop_map(|(tripped, at)| Event::Breaker { tripped, at }),
             (imeis(), changes, "[a-z0-9-]{0,32}", any::<u32>()).prop_map(|(imei, change, reason, at)| Event::Overlay {

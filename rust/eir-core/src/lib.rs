@@ -1,7 +1,7 @@
 //! The pure half of the node.
 //!
 //! Everything the answer to "may this device use the network?" depends on, and nothing else: identities ([`imei`]),
-//! the lists ([`lists`]), the grey table ([`grey`]), the rules ([`policy`], [`verdict`]), the journal's records
+//! the lists ([`lists`]), the grey table ([`grey`]) and its [`image`], the rules ([`policy`], [`verdict`]), the journal's records
 //! ([`journal`]) and Diameter S13 ([`diameter`]). No module here opens a socket or a file, reads a
 //! clock or knows Python; bytes and `now` come in, bytes and decisions go out.
 //!
@@ -10,6 +10,7 @@
 
 pub mod diameter;
 pub mod grey;
+pub mod image;
 pub mod imei;
 pub mod journal;
 pub mod lists;

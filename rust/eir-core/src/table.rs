@@ -161,6 +161,24 @@ impl<const W: usize> Table<W> {
         }
     }
 
+    /// Calls `visit` for one shard after the other with all its keys and values, as they are between two changes: what
+    /// [`Table::update`] has begun in a shard is over, and what comes waits until the shard is copied.
+    pub fn for_each_shard(&self, mut visit: impl FnMut(&[(u64, [u64; W])])) {
+        let mut copied = Vec::new();
+        for shard in &self.shards {
+            copied.clear();
+            let used = lock(&shard.used);
+            copied.extend(shard.cells.load().entries().map(|(key, cell)| (key, cell.read())));
+            drop(used);
+            visit(&copied);
+        }
+    }
+
+    /// Octets of all cells.
+    pub fn bytes(&self) -> usize {
+        self.shards.iter().map(|shard| size_of_val(&*shard.cells.load().0)).sum()
+    }
+
     /// Takes out every key for which `keep` is false.
     pub fn retain(&self, mut keep: impl FnMut(u64, [u64; W]) -> bool) {
         for shard in &self.shards {

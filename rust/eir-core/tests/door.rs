@@ -167,7 +167,7 @@ fn answered(status: Status, rule: Rule) -> Answered {
 }
 
 fn start(subscriber: Option<&str>) -> Event {
-    Event::Start { imei: imei(DEVICE), imsi: subscriber.map(imsi), timer: GRANTED }
+    Event::Start { imei: imei(DEVICE), imsi: subscriber.map(imsi), msisdn: None, timer: GRANTED }
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_further_subscriber_is_held_until_its_record_is_written_and_is_recorded_once
     desk.grant(DEVICE, Some(FIRST));
     let hold = desk.held(DEVICE, Some(SECOND));
     assert_eq!(hold, Hold { written: 2, durable: 1, started: None });
-    let seen = Event::Seen { imei: imei(DEVICE), imsi: imsi(SECOND), at: NOW };
+    let seen = Event::Seen { imei: imei(DEVICE), imsi: imsi(SECOND), msisdn: None, at: NOW };
     assert_eq!(desk.journal.take(), [start(Some(FIRST)), seen]);
     desk.journal.write_all();
     assert!(hold.over(desk.journal.progress()), "the disk is not waited for");
@@ -243,7 +243,7 @@ fn a_timer_that_ran_out_is_black_and_its_attempt_is_recorded() {
     desk.now.set(GRANTED.deadline);
     let hold = desk.held(DEVICE, Some(FIRST));
     let (at, rule) = (GRANTED.deadline, Rule::Expired as u8);
-    let attempt = Event::BlackAttempt { imei: imei(DEVICE), imsi: Some(imsi(FIRST)), at, rule };
+    let attempt = Event::BlackAttempt { imei: imei(DEVICE), imsi: Some(imsi(FIRST)), msisdn: None, at, rule };
     assert_eq!(desk.journal.take().last(), Some(&attempt));
     assert_eq!(desk.release(DEVICE, Some(FIRST), &hold), (answered(Status::Black, Rule::Expired), BLACK));
 }
@@ -288,7 +288,7 @@ fn every_black_rule_has_its_attempt_recorded_under_its_number() {
             desk.policy.test_tacs = vec![Prefix::of_tac("3520").unwrap()];
         }
         desk.held(DEVICE, None);
-        let attempt = Event::BlackAttempt { imei: imei(DEVICE), imsi: None, at: NOW, rule: rule as u8 };
+        let attempt = Event::BlackAttempt { imei: imei(DEVICE), imsi: None, msisdn: None, at: NOW, rule: rule as u8 };
         assert_eq!(desk.journal.take(), [attempt], "{}", rule.name());
     }
 }

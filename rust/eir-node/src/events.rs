@@ -6,9 +6,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::wake::Wake;
 
 /// Messages of one connection that may wait.
 const MESSAGES_PER_CONNECTION: usize = 64;
@@ -48,7 +50,7 @@ pub enum Event {
 pub struct Events {
     queue: Mutex<VecDeque<Event>>,
     limit: usize,
-    wake: OwnedFd,
+    wake: Wake,
 }
 
 impl Events {
@@ -57,21 +59,13 @@ impl Events {
     /// # Errors
     /// Where the system has no descriptor left.
     pub fn new(limit: usize) -> io::Result<Self> {
-        // SAFETY: eventfd takes no pointers, and what it returns is checked and owned by nobody else.
-        let wake = unsafe {
-            let descriptor = libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
-            if descriptor < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(descriptor)
-        };
-        Ok(Self { queue: Mutex::new(VecDeque::new()), limit, wake })
+        Ok(Self { queue: Mutex::new(VecDeque::new()), limit, wake: Wake::new()? })
     }
 
     /// Readable when there are events.
     #[must_use]
     pub fn descriptor(&self) -> RawFd {
-        self.wake.as_raw_fd()
+        self.wake.descriptor()
     }
 
     /// Tells of a new connection; whether there was place.
@@ -103,13 +97,11 @@ impl Events {
     #[must_use]
     pub fn take(&self, most: usize) -> Vec<Event> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut word = [0u8; 8];
-        // SAFETY: the buffer is eight octets, which is what an eventfd gives; an error means that it was at zero.
-        unsafe { libc::read(self.wake.as_raw_fd(), word.as_mut_ptr().cast(), word.len()) };
+        self.wake.clear();
         let count = queue.len().min(most);
         let taken: Vec<_> = queue.drain(..count).collect();
         if !queue.is_empty() {
-            self.wake();
+            self.wake.wake();
         }
         drop(queue);
         for event in &taken {
@@ -127,15 +119,9 @@ impl Events {
         }
         queue.push_back(event);
         if queue.len() == 1 {
-            self.wake();
+            self.wake.wake();
         }
         true
-    }
-
-    fn wake(&self) {
-        let one = 1u64.to_ne_bytes();
-        // SAFETY: the buffer is eight octets, which is what an eventfd takes; it cannot overflow by ones.
-        unsafe { libc::write(self.wake.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 }
 

@@ -18,6 +18,7 @@ use eir_core::journal::{self, Event, Journal, Progress, RECORD, Replayed};
 use tokio::sync::watch;
 
 use crate::priority;
+use crate::wake::Wake;
 
 /// Octets that may wait in memory for a disk that is stuck; about a quarter of a million records.
 const BUFFER_LIMIT: usize = 16 << 20;
@@ -81,6 +82,9 @@ struct Shared {
     written_to: AtomicU64,
     durable_to: AtomicU64,
     first_sequence: u64,
+    /// Wakes who reads the journal, once for each time it has said that it waits.
+    grown: Wake,
+    waits_for_growth: AtomicBool,
     /// The last few ranges of records that were lost.
     lost: Mutex<VecDeque<(u64, u64)>>,
     bytes: AtomicU64,
@@ -135,7 +139,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn segments(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+/// (number of the first record, path) of every segment, in order.
+pub(crate) fn segments(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -154,15 +159,21 @@ fn size(directory: &Path) -> io::Result<u64> {
     Ok(lengths.map(|metadata| metadata.len()).sum())
 }
 
-/// Reads every segment of a directory in order, hands each event over, and tells what was met and which sequence
-/// number comes next.
+/// Reads the segments of a directory in order, hands over each event with a number above `after`, and tells what was met
+/// and which sequence number comes next. Segments that have no such record are not opened.
 ///
 /// # Errors
 /// Where the directory or a segment cannot be read.
-pub fn replay_directory(directory: &Path, mut apply: impl FnMut(u64, Event)) -> io::Result<(Replayed, u64)> {
+pub fn replay_directory(
+    directory: &Path,
+    after: u64,
+    mut apply: impl FnMut(u64, Event),
+) -> io::Result<(Replayed, u64)> {
     let mut total = Replayed::default();
-    let mut next = 1;
-    for (named, path) in segments(directory)? {
+    let mut next = after.saturating_add(1);
+    let there = segments(directory)?;
+    let behind = there.partition_point(|(first, _)| *first <= next).saturating_sub(1);
+    for (named, path) in there.into_iter().skip(behind) {
         let bytes = fs::read(path)?;
         let Some((header, records)) = bytes.split_first_chunk::<RECORD>() else {
             total.torn += bytes.len() as u64;
@@ -173,7 +184,11 @@ pub fn replay_directory(directory: &Path, mut apply: impl FnMut(u64, Event)) -> 
         let read = journal::read_segment_header(header).filter(|first| *first <= MAX_SEQUENCE);
         let first = read.unwrap_or(named);
         total.damaged += u64::from(read.is_none());
-        let replayed = journal::replay(first, records, &mut apply);
+        let replayed = journal::replay(first, records, |sequence, event| {
+            if sequence > after {
+                apply(sequence, event);
+            }
+        });
         total.records += replayed.records;
         total.damaged += replayed.damaged;
         total.torn += replayed.torn;
@@ -184,21 +199,22 @@ pub fn replay_directory(directory: &Path, mut apply: impl FnMut(u64, Event)) -> 
 }
 
 impl JournalWriter {
-    /// Replays the directory's segments into `apply`, then begins a new one. A journal that cannot be begun (a full
-    /// disk) is unavailable and tried again; `grey` is where lost starts are taken back.
+    /// Replays what the directory's segments have behind record `after` into `apply`, then begins a new one. A journal
+    /// that cannot be begun (a full disk) is unavailable and tried again; `grey` is where lost starts are taken back.
     ///
     /// # Errors
     /// Where the directory cannot be made or read, or another node uses it.
     pub fn open(
         config: JournalConfig,
         grey: Arc<GreyTable>,
+        after: u64,
         apply: impl FnMut(u64, Event),
     ) -> io::Result<(Self, Replayed)> {
         fs::create_dir_all(&config.directory)?;
         let lock_file =
             OpenOptions::new().create(true).truncate(false).write(true).open(config.directory.join("lock"))?;
         lock_file.try_lock().map_err(|error| io::Error::other(format!("another node uses the journal: {error}")))?;
-        let (replayed, next) = replay_directory(&config.directory, apply)?;
+        let (replayed, next) = replay_directory(&config.directory, after, apply)?;
         let bytes = size(&config.directory)?;
         let shared = Arc::new(Shared {
             config,
@@ -225,6 +241,8 @@ impl JournalWriter {
             written_to: AtomicU64::new(next - 1),
             durable_to: AtomicU64::new(next - 1),
             first_sequence: next,
+            grown: Wake::new()?,
+            waits_for_growth: AtomicBool::new(false),
             lost: Mutex::new(VecDeque::new()),
             bytes: AtomicU64::new(bytes),
             syncs: AtomicU64::new(0),
@@ -255,19 +273,68 @@ impl JournalWriter {
     /// Where the journal is unavailable, fails, or takes longer than `timeout`.
     pub fn append_durably(&self, event: &Event, timeout: Duration) -> io::Result<()> {
         let sequence = self.append(event).ok_or_else(|| io::Error::other("the journal is full or failing"))?;
-        let end = Instant::now() + timeout;
-        while self.progress().durable < sequence {
-            if Instant::now() > end {
-                return Err(io::Error::other(
-                    "the journal's disk does not answer; the change may still take effect at a restart",
-                ));
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        if !self.settle_to(sequence, timeout) {
+            return Err(io::Error::other(
+                "the journal's disk does not answer; the change may still take effect at a restart",
+            ));
         }
         match lock(&self.shared.lost).iter().any(|(first, last)| (*first..=*last).contains(&sequence)) {
             true => Err(io::Error::other("the journal could not be written")),
             false => Ok(()),
         }
+    }
+
+    /// Waits until a record is on the disk, or lost; whether that was so before `timeout` was over.
+    #[must_use]
+    pub fn settle_to(&self, sequence: u64, timeout: Duration) -> bool {
+        let end = Instant::now() + timeout;
+        while self.progress().durable < sequence {
+            if Instant::now() > end {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    /// The number of the last record that was taken in.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        lock(&self.shared.incoming).next_sequence - 1
+    }
+
+    /// What becomes readable when records have come to the disk after [`JournalWriter::wait_for_growth`].
+    #[must_use]
+    pub fn grown(&self) -> &Wake {
+        &self.shared.grown
+    }
+
+    /// Says that whoever reads the journal is to be woken by the next record. Called before the reader looks how far the
+    /// journal is, so that no record falls between.
+    pub fn wait_for_growth(&self) {
+        self.shared.waits_for_growth.store(true, Ordering::SeqCst);
+    }
+
+    /// Deletes segments that have no record above `before`; the one that is written to stays. Returns the octets.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read or a segment not be deleted.
+    pub fn trim(&self, before: u64) -> io::Result<u64> {
+        let shared = &self.shared;
+        let there = segments(&shared.config.directory)?;
+        let mut freed = 0;
+        for (segment, next) in there.iter().zip(there.iter().skip(1)) {
+            if next.0 > before.saturating_add(1) {
+                break;
+            }
+            let octets = fs::metadata(&segment.1)?.len();
+            fs::remove_file(&segment.1)?;
+            freed += octets;
+            // Not below zero: a journal that was full counts its directory anew at the same time.
+            let subtract = |bytes: u64| Some(bytes.saturating_sub(octets));
+            let _ = shared.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, subtract);
+        }
+        Ok(freed)
     }
 
     /// Waits until everything that was taken in is on the disk, or lost, or `timeout` is over.
@@ -445,8 +512,11 @@ impl Shared {
                         segment.synced_length = segment.synced_length.max(length);
                     }
                     drop(segment);
-                    self.durable_to.fetch_max(written, Ordering::AcqRel);
+                    self.durable_to.fetch_max(written, Ordering::SeqCst);
                     self.tell();
+                    if self.waits_for_growth.swap(false, Ordering::SeqCst) {
+                        self.grown.wake();
+                    }
                 }
                 Err(_) => {
                     let mut segment = lock(&self.segment);

@@ -4,6 +4,8 @@
 
 pub mod connection;
 pub mod events;
+pub mod image_file;
+pub mod journal_reader;
 pub mod journal_writer;
 pub mod load;
 pub mod node;
@@ -12,3 +14,4 @@ pub mod priority;
 mod python;
 pub mod snapshot_file;
 pub mod stats;
+pub mod wake;

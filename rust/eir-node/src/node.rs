@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,12 +12,13 @@ use arc_swap::ArcSwap;
 use eir_core::UnixTime;
 use eir_core::diameter::eca::Answers;
 use eir_core::diameter::s13::Door;
-use eir_core::grey::GreyTable;
+use eir_core::grey::{GreyTable, Timer};
+use eir_core::image::Covered;
 use eir_core::imei::Imei;
-use eir_core::journal::{self, Event as Record, MAX_REASON, OverlayChange, Replayed};
+use eir_core::journal::{self, Event as Record, Journal, MAX_REASON, OverlayChange, Replayed};
 use eir_core::lists::{Overlay, Snapshot};
 use eir_core::policy::Policy;
-use eir_core::verdict::{Facts, Request, Rule, Verdict, verdict_observed};
+use eir_core::verdict::{Facts, Request, Rule, Verdict, verdict, verdict_observed};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -26,6 +28,8 @@ use tokio::time::Instant;
 
 use crate::connection::{Command, Connection, Handle};
 use crate::events::Events;
+use crate::image_file::{self, Found};
+use crate::journal_reader::JournalReader;
 use crate::journal_writer::{JournalConfig, JournalWriter};
 use crate::priority;
 use crate::stats::{PeerStats, Stats};
@@ -55,6 +59,8 @@ pub struct NodeConfig {
     pub hold: Duration,
     /// Where the journal goes.
     pub journal: JournalConfig,
+    /// The image that memory is restored from at start, where there is one.
+    pub image: Option<PathBuf>,
 }
 
 /// The lists and settings in force; replaced whole.
@@ -81,6 +87,13 @@ pub(crate) struct Shared {
     started: Instant,
     /// Whoever replaces the world does it alone.
     replacing: Mutex<()>,
+    /// Held from the record of an operator's change until the change is made: an image must not fall between.
+    changing: Mutex<()>,
+    reader: Mutex<JournalReader>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
@@ -162,6 +175,7 @@ pub struct Node {
     shared: Arc<Shared>,
     runtime: Mutex<Option<Runtime>>,
     listeners: Mutex<Vec<JoinHandle<()>>>,
+    image: Found,
     replayed: Replayed,
     stopped: AtomicBool,
 }
@@ -173,9 +187,12 @@ impl Node {
     /// Where the journal's directory is not to be used, or the system refuses threads or descriptors.
     pub fn start(config: NodeConfig, policy: Policy) -> io::Result<Self> {
         let (grey, overlay) = (Arc::new(GreyTable::default()), Overlay::default());
-        let (journal, replayed) = JournalWriter::open(config.journal.clone(), Arc::clone(&grey), |sequence, event| {
-            journal::apply(sequence, &event, &grey, &overlay);
-        })?;
+        let image = config.image.as_ref().map_or(Found::None, |path| image_file::load(path, &grey, &overlay));
+        let after = if let Found::Loaded(covered) = &image { covered.position } else { 0 };
+        let (journal, replayed) =
+            JournalWriter::open(config.journal.clone(), Arc::clone(&grey), after, |sequence, event| {
+                journal::apply(sequence, &event, &grey, &overlay);
+            })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.workers)
             .thread_name("eir-data")
@@ -197,15 +214,24 @@ impl Node {
             next_connection: AtomicU64::new(1),
             started: Instant::now(),
             replacing: Mutex::new(()),
+            changing: Mutex::new(()),
+            reader: Mutex::new(JournalReader::new(&config.journal.directory)),
             config,
         });
         Ok(Self {
             shared,
             runtime: Mutex::new(Some(runtime)),
             listeners: Mutex::default(),
+            image,
             replayed,
             stopped: AtomicBool::new(false),
         })
+    }
+
+    /// What became of the image at start.
+    #[must_use]
+    pub fn image(&self) -> &Found {
+        &self.image
     }
 
     /// What the replay of the journal met at start.
@@ -337,6 +363,7 @@ impl Node {
         if !self.shared.overlay.has_place_for(reason) {
             return Err(io::Error::other("the overlay has had too many different reasons; use one that it knows"));
         }
+        let _alone = lock(&self.shared.changing);
         let record = Record::Overlay { imei, change, reason: reason.to_owned(), at };
         self.shared.journal.append_durably(&record, RECORD_TIMEOUT)?;
         self.shared.overlay.set(imei, change, reason);
@@ -354,9 +381,79 @@ impl Node {
     /// # Errors
     /// Where that cannot be recorded; then nothing changes.
     pub fn set_breaker(&self, tripped: bool, at: UnixTime) -> io::Result<()> {
+        let _alone = lock(&self.shared.changing);
         self.shared.journal.append_durably(&Record::Breaker { tripped, at }, RECORD_TIMEOUT)?;
         self.shared.grey.set_tripped(tripped);
         Ok(())
+    }
+
+    /// Writes the data plane's tables to a file, with the control plane's position in its store, while answers go on.
+    /// Returns the number of the journal's record up to which everything is in it, and on the disk.
+    ///
+    /// # Errors
+    /// Where the file cannot be written, or the journal's disk does not answer; the image of before is then still there.
+    pub fn write_image(&self, path: &Path, follow: Vec<u8>) -> io::Result<u64> {
+        let Shared { journal, grey, overlay, changing, .. } = &*self.shared;
+        // What has a number by now is in the tables, or will be before the part it belongs to is read: records are taken
+        // in under the lock of their part.
+        let position = {
+            let _nobody_changes = lock(changing);
+            journal.last()
+        };
+        let covered = Covered { position, follow };
+        image_file::write(path, &covered, grey, overlay, || {
+            journal
+                .settle_to(position, RECORD_TIMEOUT)
+                .then_some(())
+                .ok_or_else(|| io::Error::other("the journal's disk does not answer"))
+        })?;
+        Ok(position)
+    }
+
+    /// Hands over journal records that are on the disk; see [`JournalReader::read`]. From then on who waits for the
+    /// journal's growth is woken by the next record.
+    ///
+    /// # Errors
+    /// Where the journal cannot be read.
+    pub fn read_journal(&self, after: u64, most: usize, then: impl FnMut(u64, Record)) -> io::Result<u64> {
+        let Shared { journal, reader, .. } = &*self.shared;
+        journal.wait_for_growth();
+        lock(reader).read(after, journal.progress().durable, most, then)
+    }
+
+    /// Puts timers as the control plane has them: (IMEI, start, deadline), start 0 for none. What is no IMEI is left out.
+    pub fn set_timers(&self, entries: impl IntoIterator<Item = (u64, UnixTime, UnixTime)>) {
+        for (imei, start, deadline) in entries {
+            if let Some(imei) = Imei::from_number(imei) {
+                self.shared.grey.set(imei, (start > 0).then_some(Timer { start, deadline }));
+            }
+        }
+    }
+
+    /// Every timer whose device the lists now decide, whoever its subscriber, with the rule; none without lists, or where
+    /// everything is answered white.
+    #[must_use]
+    pub fn timers_listed(&self, now: UnixTime) -> Vec<(Imei, Rule)> {
+        let world = self.shared.world.load_full();
+        let facts = self.shared.facts(&world, now);
+        let mut found = Vec::new();
+        self.shared.grey.for_each(|imei, _| {
+            let rule = verdict(&Request { imei: Ok(imei), imsi: None }, &facts).rule;
+            let listed = matches!(
+                rule,
+                Rule::BlackHard
+                    | Rule::TestImei
+                    | Rule::Black
+                    | Rule::White
+                    | Rule::ExemptDevice
+                    | Rule::BlackRange
+                    | Rule::WhiteRange
+            );
+            if listed {
+                found.push((imei, rule));
+            }
+        });
+        found
     }
 
     /// The timers.

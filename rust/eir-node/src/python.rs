@@ -15,17 +15,18 @@ use eir_core::UnixTime;
 use eir_core::diameter::VENDOR_3GPP;
 use eir_core::diameter::ecr::{Ecr, KNOWN_3GPP, KNOWN_IETF};
 use eir_core::grey::{BreakerLimits, GreyTable, Schedule};
-use eir_core::imei::{Imei, Imsi};
-use eir_core::journal::{Event as Record, OverlayChange};
+use eir_core::imei::{Imei, Imsi, Msisdn};
+use eir_core::journal::{Event as Record, Journal, OverlayChange};
 use eir_core::lists::{self, BuildOptions, FileKind, List};
 use eir_core::policy::{self, Prefix, Status};
-use eir_core::verdict::{Facts, Request};
+use eir_core::verdict::{Facts, Request, Rule};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use crate::events::Event;
+use crate::image_file::Found;
 use crate::journal_writer::{JournalConfig, replay_directory};
 use crate::node::{self, Explanation, NodeConfig};
 use crate::snapshot_file;
@@ -33,6 +34,9 @@ use crate::stats::{BUCKETS_NS, PeerStats};
 
 create_exception!(_core, SnapshotError, PyException, "A snapshot file cannot be read or is not sound.");
 create_exception!(_core, BuildError, PyException, "List files were refused, or the snapshot cannot be written.");
+
+/// Journal records of one call: more would be a list that nobody wants to hold.
+const MOST_RECORDS: usize = 100_000;
 
 /// The settings that the verdict goes by.
 #[pyclass(frozen, module = "eir._core")]
@@ -169,7 +173,7 @@ struct Node(node::Node);
 impl Node {
     #[new]
     #[pyo3(signature = (*, origin_host, origin_realm, origin_state_id, workers, max_connections, max_events, hold_ms,
-        journal_directory, journal_segment_bytes, journal_max_bytes, policy))]
+        journal_directory, journal_segment_bytes, journal_max_bytes, policy, image=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python constructor")]
     fn new(
         py: Python<'_>,
@@ -184,6 +188,7 @@ impl Node {
         journal_segment_bytes: u64,
         journal_max_bytes: u64,
         policy: &Policy,
+        image: Option<PathBuf>,
     ) -> PyResult<Self> {
         let config = NodeConfig {
             origin_host,
@@ -198,6 +203,7 @@ impl Node {
                 segment_bytes: journal_segment_bytes,
                 max_bytes: journal_max_bytes,
             },
+            image,
         };
         Ok(Self(py.detach(|| node::Node::start(config, policy.0.clone()))?))
     }
@@ -207,6 +213,67 @@ impl Node {
     fn replayed(&self) -> (u64, u64, u64) {
         let replayed = self.0.replayed();
         (replayed.records, replayed.damaged, replayed.torn)
+    }
+
+    /// What became of the image at start: `none`, `loaded`, or what is wrong with it.
+    #[getter]
+    fn image_state(&self) -> String {
+        match self.0.image() {
+            Found::None => "none".into(),
+            Found::Loaded(_) => "loaded".into(),
+            Found::Damaged(why) => format!("damaged: {why}"),
+        }
+    }
+
+    /// The position in the store that came with the image.
+    #[getter]
+    fn image_follow<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        match self.0.image() {
+            Found::Loaded(covered) => Some(PyBytes::new(py, &covered.follow)),
+            _ => None,
+        }
+    }
+
+    fn write_image(&self, py: Python<'_>, path: PathBuf, follow: Vec<u8>) -> PyResult<u64> {
+        py.detach(|| self.0.write_image(&path, follow)).map_err(Into::into)
+    }
+
+    fn journal_fileno(&self) -> i32 {
+        self.0.journal().grown().descriptor()
+    }
+
+    fn clear_journal_event(&self) {
+        self.0.journal().grown().clear();
+    }
+
+    fn journal_position(&self) -> u64 {
+        self.0.journal().progress().durable
+    }
+
+    fn read_journal<'py>(&self, py: Python<'py>, after: u64, most: usize) -> PyResult<(Bound<'py, PyList>, u64)> {
+        let mut records = Vec::new();
+        let most = most.min(MOST_RECORDS);
+        let reached = py.detach(|| self.0.read_journal(after, most, |_, event| records.push(event)))?;
+        let list = PyList::empty(py);
+        for record in &records {
+            if let Some(tuple) = journal_record(py, record)? {
+                list.append(tuple)?;
+            }
+        }
+        Ok((list, reached))
+    }
+
+    fn trim_journal(&self, py: Python<'_>, before: u64) -> PyResult<u64> {
+        py.detach(|| self.0.journal().trim(before)).map_err(Into::into)
+    }
+
+    fn set_timers(&self, py: Python<'_>, entries: Vec<(u64, UnixTime, UnixTime)>) {
+        py.detach(|| self.0.set_timers(entries));
+    }
+
+    fn timers_listed(&self, py: Python<'_>, now: UnixTime) -> Vec<(u64, &'static str)> {
+        let listed = py.detach(|| self.0.timers_listed(now));
+        listed.into_iter().map(|(imei, rule)| (imei.number(), rule.name())).collect()
     }
 
     fn listen(&self, host: IpAddr, port: u16) -> PyResult<(String, u16)> {
@@ -336,6 +403,27 @@ impl Node {
         dict.set_item("overlay_entries", self.0.overlay_len())?;
         Ok(dict)
     }
+}
+
+/// A journal record as the control plane has it; `None` for what it has no use for.
+fn journal_record<'py>(py: Python<'py>, record: &Record) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    let digits = |imsi: &Option<Imsi>| imsi.map(Imsi::digits);
+    let number = |msisdn: &Option<Msisdn>| msisdn.map(Msisdn::digits);
+    let tuple = match record {
+        Record::Start { imei, imsi, msisdn, timer } => {
+            ("start", imei.number(), timer.start, digits(imsi), number(msisdn), timer.deadline).into_pyobject(py)?
+        }
+        Record::Seen { imei, imsi, msisdn, at } => {
+            ("seen", imei.number(), *at, imsi.digits(), number(msisdn)).into_pyobject(py)?
+        }
+        Record::BlackAttempt { imei, imsi, msisdn, at, rule } => {
+            let rule = Rule::ALL.get(usize::from(*rule)).map_or("unknown", |rule| rule.name());
+            ("attempt", imei.number(), *at, digits(imsi), number(msisdn), rule).into_pyobject(py)?
+        }
+        Record::Cancel { imei, at } => ("cancel", imei.number(), *at).into_pyobject(py)?,
+        Record::Breaker { .. } | Record::Overlay { .. } => return Ok(None),
+    };
+    Ok(Some(tuple))
 }
 
 fn person_imei(text: &str) -> PyResult<Imei> {
@@ -470,8 +558,9 @@ fn answerable(data: &[u8]) -> bool {
 #[pyfunction]
 fn inspect_journal(py: Python<'_>, directory: PathBuf) -> PyResult<(u64, u64, u64, u64)> {
     let mut starts = 0;
-    let replayed = py
-        .detach(|| replay_directory(&directory, |_, event| starts += u64::from(matches!(event, Record::Start { .. }))));
+    let replayed = py.detach(|| {
+        replay_directory(&directory, 0, |_, event| starts += u64::from(matches!(event, Record::Start { .. })))
+    });
     let (replayed, _) = replayed?;
     Ok((replayed.records, replayed.damaged, replayed.torn, starts))
 }

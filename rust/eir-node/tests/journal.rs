@@ -31,7 +31,7 @@ fn device(number: u32) -> Imei {
 
 fn start(number: u32) -> Event {
     let timer = Timer { start: now() - 60, deadline: now() + 86_400 };
-    Event::Start { imei: device(number), imsi: Imsi::from_digits(SUBSCRIBER.as_bytes()), timer }
+    Event::Start { imei: device(number), imsi: Imsi::from_digits(SUBSCRIBER.as_bytes()), msisdn: None, timer }
 }
 
 fn segment(first: u64, events: &[Event]) -> Vec<u8> {
@@ -47,7 +47,7 @@ fn path(place: &Place, first: u64) -> PathBuf {
 /// Every event of a journal with its number.
 fn events(directory: &Path) -> Vec<(u64, Event)> {
     let mut events = Vec::new();
-    replay_directory(directory, |sequence, event| events.push((sequence, event))).unwrap();
+    replay_directory(directory, 0, |sequence, event| events.push((sequence, event))).unwrap();
     events
 }
 
@@ -72,7 +72,7 @@ fn a_first_attach_is_on_the_disk_before_its_answer_leaves() {
         let (sequence, event) = recorded.last().unwrap();
         assert!(*sequence <= durable, "{sequence} is not durable: {durable}");
         match event {
-            Event::Start { imei, imsi: subscriber, timer } => {
+            Event::Start { imei, imsi: subscriber, timer, .. } => {
                 assert_eq!((*imei, *subscriber), (device(number), Some(imsi(SUBSCRIBER))));
                 assert!((before..=now()).contains(&timer.start));
                 assert_eq!(timer.deadline, timer.start + 30 * 86_400);

@@ -10,7 +10,7 @@
 use super::avp::{Avp, Avps, MANDATORY};
 use super::framing::{ERROR, Header, REQUEST};
 use super::{APPLICATION_S13, COMMAND_ME_IDENTITY_CHECK, VENDOR_3GPP};
-use crate::imei::{Imei, Imsi, Malformed};
+use crate::imei::{Imei, Imsi, Malformed, Msisdn};
 
 /// Codes, ascending, of the IETF's AVPs that may carry the M bit in a request without being refused with 5001: what the
 /// base protocol defines, and what is tolerated anywhere. The control plane's dictionary holds the same.
@@ -37,6 +37,8 @@ pub struct Ecr<'a> {
     pub imei: Option<Result<Imei, Malformed>>,
     /// The subscriber, where User-Name is an IMSI.
     pub imsi: Option<Imsi>,
+    /// The subscriber's number, where the request has a sound one.
+    pub msisdn: Option<Msisdn>,
     /// Whether any Proxy-Info must go back.
     pub has_proxy_info: bool,
 }
@@ -76,7 +78,7 @@ impl<'a> Ecr<'a> {
         if !right {
             return Err(NotAnswerable);
         }
-        let mut ecr = Self { header, session_id, imei: None, imsi: None, has_proxy_info: false };
+        let mut ecr = Self { header, session_id, imei: None, imsi: None, msisdn: None, has_proxy_info: false };
         let mut seen = once::SESSION_ID;
         for avp in avps {
             let bit = ecr.take(&avp.map_err(|_| NotAnswerable)?)?;
@@ -116,6 +118,11 @@ impl<'a> Ecr<'a> {
             (VENDOR_3GPP, 1401) => {
                 self.terminal_information(avp.data)?;
                 return Ok(once::TERMINAL_INFORMATION);
+            }
+            (VENDOR_3GPP, 701) => {
+                // For messages to the subscriber only: one that is not sound is as none.
+                self.msisdn = self.msisdn.or_else(|| Msisdn::from_tbcd(avp.data));
+                return Ok(0);
             }
             (0, 263) => return Err(NotAnswerable),
             (0, 284) => {

@@ -9,11 +9,14 @@ use super::avp::Avps;
 use super::eca::Answers;
 use super::ecr::Ecr;
 use super::framing::{ERROR, Header, REQUEST};
+use crate::UnixTime;
 use crate::grey::{Refused, Timer};
 use crate::imei::Imei;
 use crate::journal::{Event, Journal, Progress};
 use crate::policy::Status;
 use crate::verdict::{Facts, Request, Rule, Verdict, verdict};
+
+const DAY: UnixTime = 24 * 3600;
 
 /// Messages that are answered together.
 pub const GROUP: usize = 16;
@@ -177,7 +180,10 @@ impl<J: Journal> Door<'_, J> {
 
     fn first_attach(&self, imei: Imei, ecr: &Ecr<'_>) -> Effect {
         let Facts { grey, policy, now, .. } = self.facts;
-        if !self.journal.available() {
+        // Lists of the future: the clock is wrong, and a deadline by it would lie in the past.
+        let clock_is_wrong =
+            self.facts.snapshot.is_some_and(|lists| now.saturating_add(DAY) < lists.header().created_at);
+        if clock_is_wrong || !self.journal.available() {
             return Effect::NotStarted;
         }
         match grey.admit(now, policy.breaker) {
@@ -194,7 +200,7 @@ impl<J: Journal> Door<'_, J> {
             if let Some(imsi) = ecr.imsi {
                 grey.see(imei, imsi, || Some(0));
             }
-            let sequence = self.journal.append(&Event::Start { imei, imsi: ecr.imsi, timer });
+            let sequence = self.journal.append(&Event::Start { imei, imsi: ecr.imsi, msisdn: ecr.msisdn, timer });
             if sequence.is_none() {
                 grey.forget(imei, ecr.imsi);
             }
@@ -211,15 +217,15 @@ impl<J: Journal> Door<'_, J> {
     #[inline]
     fn seen(&self, imei: Imei, ecr: &Ecr<'_>, start: u64) -> Effect {
         let further = ecr.imsi.and_then(|imsi| {
-            let at = self.facts.now;
-            self.facts.grey.see(imei, imsi, || self.journal.append(&Event::Seen { imei, imsi, at }))
+            let (at, msisdn) = (self.facts.now, ecr.msisdn);
+            self.facts.grey.see(imei, imsi, || self.journal.append(&Event::Seen { imei, imsi, msisdn, at }))
         });
         Effect::Hold(Hold { durable: start, written: further.unwrap_or(0), started: None })
     }
 
     fn black_attempt(&self, imei: Imei, ecr: &Ecr<'_>, rule: Rule) -> Effect {
-        let (at, imsi, rule) = (self.facts.now, ecr.imsi, rule as u8);
-        let record = || self.journal.append(&Event::BlackAttempt { imei, imsi, at, rule });
+        let (at, imsi, msisdn, rule) = (self.facts.now, ecr.imsi, ecr.msisdn, rule as u8);
+        let record = || self.journal.append(&Event::BlackAttempt { imei, imsi, msisdn, at, rule });
         match self.facts.grey.attempt(imei, imsi, at, record) {
             Some(sequence) => Effect::Hold(Hold { written: sequence, ..Hold::default() }),
             None => Effect::Nothing,

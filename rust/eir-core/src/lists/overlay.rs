@@ -72,6 +72,19 @@ impl Overlay {
         true
     }
 
+    /// Calls `visit` for every device with an entry.
+    pub fn for_each(&self, mut visit: impl FnMut(Imei, &OverlayEntry)) {
+        self.entries.for_each_shard(|entries| {
+            for (key, _) in entries {
+                if let Some(imei) = Imei::from_number(*key)
+                    && let Some(entry) = self.get(imei)
+                {
+                    visit(imei, &entry);
+                }
+            }
+        });
+    }
+
     /// How many devices have an entry.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,0 +1,227 @@
+"""From what nodes have recorded to what the store must change: pure.
+
+Journal records and audit lines become events; events and the devices that the store has become changes, with the
+messages that follow. Called by `keeper`, which does the reading and writing. Events that the store has had change
+nothing, so a journal may be offered again from anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from eir.timers import grey
+from eir.timers.grey import (
+    Act,
+    Acted,
+    Attempted,
+    Device,
+    End,
+    Ended,
+    Event,
+    Expired,
+    Expiry,
+    Inherited,
+    National,
+    Rules,
+    Seen,
+    Shift,
+    Started,
+    Timed,
+    Timer,
+)
+from eir.timers.store import Change, Memory, Message, MessageKey, Stored, memory
+
+ATTEMPT_APART: Final = 24 * 3600
+"""Seconds that must lie between two messages about black attempts of a device with a subscriber."""
+
+ENDING_RULES: Final = frozenset(
+    {"black-hard", "test-imei", "black", "white", "exempt-device", "black-range", "white-range"}
+)
+"""Verdict rules that end a timer, should it run."""
+
+
+class Recorded(NamedTuple):
+    """An event, and the deadline that the node which recorded it has in memory for a timer that it started."""
+
+    event: Event
+    deadline: int | None = None
+
+
+class ShiftSet(Struct, frozen=True, gc=False):
+    """An amnesty comes into force."""
+
+    shift: Shift
+
+
+class ShiftRemoved(Struct, frozen=True, gc=False):
+    """An amnesty is taken back."""
+
+    id: str
+
+
+class _DeviceLine(Struct, frozen=True, gc=False):
+    """What is carried over to the IMEI that replaces another, as it stands in the audit trail: without subscribers."""
+
+    starts: tuple[int, ...]
+    acts: tuple[Act, ...]
+    national: National | None
+    expiry: Expiry
+
+
+def from_journal(record: Sequence[Any]) -> Recorded:
+    """The event of a journal record, as `Node.read_journal` gives it."""
+    match record:
+        case ("start", imei, at, imsi, msisdn, deadline):
+            return Recorded(Started(imei, at, imsi, msisdn), deadline)
+        case ("seen", imei, at, imsi, msisdn):
+            return Recorded(Started(imei, at, imsi, msisdn, first=False))
+        case ("attempt", imei, at, imsi, msisdn, rule):
+            return Recorded(Attempted(imei, at, imsi, msisdn, rule))
+        case ("cancel", imei, at):
+            # The cancel follows its start within the hold, so that start is over, and the next second's is not.
+            return Recorded(Ended(imei, End(at + 1, "verified")))
+    raise ValueError(f"{record[0]!r} is no journal record")
+
+
+def from_audit(line: Mapping[str, Any]) -> list[Event | ShiftSet | ShiftRemoved]:
+    """What a line of the audit trail changes: nothing, for many kinds. Raises ValueError where it is not understood."""
+    identity, at, agent, reason = (
+        f"{line['node']}:{line['n']}",
+        line["at"],
+        line.get("agent", ""),
+        line.get("reason", ""),
+    )
+    try:
+        match line["kind"]:
+            case "freeze" | "unfreeze" | "extend" | "lift" as kind:
+                act = Act(at, identity, kind, line.get("days", 0), agent, reason)
+                return [Acted(imei, act) for imei in line["imeis"]]
+            case "expired":
+                return [Expired(imei, Expiry(deadline, at)) for imei, deadline in line["devices"]]
+            case "ended":
+                return [Ended(imei, End(at, why, line["sequence"])) for imei, why in line["devices"]]
+            case "timed":
+                return [Timed(line["imei"], National(line["sequence"], line["start"], line["deadline"]))]
+            case "replaced":
+                carried = msgspec.convert(line["device"], _DeviceLine)
+                old = Device(line["old"], carried.starts, End(), carried.acts, carried.national, carried.expiry)
+                return [Inherited(line["new"], old), Ended(line["old"], End(at, "replaced"))]
+            case "shift":
+                first, last, days = line["first"], line["last"], line["days"]
+                return [ShiftSet(Shift(at, identity, first, last, days, agent, reason))]
+            case "unshift":
+                return [ShiftRemoved(line["shift"])]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"line {line['n']} of the audit trail is not understood: {error!r}") from error
+    return []
+
+
+def carried_over(device: Device) -> Any:
+    """A device as a `replaced` line of the audit trail has it: subscribers have no place there."""
+    return msgspec.to_builtins(_DeviceLine(device.starts, device.acts, device.national, device.expiry))
+
+
+class _Work:
+    """One device while a batch of events is put into it."""
+
+    __slots__ = ("before", "device", "known", "messages", "version", "withdrawn")
+
+    def __init__(self, imei: int, stored: Stored | None) -> None:
+        self.before = self.device = stored.device if stored is not None else Device(imei)
+        self.version = stored.version if stored is not None else 0
+        self.messages: dict[MessageKey, Message] = {}
+        self.withdrawn: list[MessageKey] = []
+        self.known: Memory | None = None
+
+
+def changes(recorded: Iterable[Recorded], stored: Mapping[int, Stored], rules: Rules) -> list[Change]:
+    """What the store must change for these events, given the devices it has; in order of the devices' first event."""
+    works: dict[int, _Work] = {}
+    for event, deadline in recorded:
+        work = works.get(event.imei)
+        if work is None:
+            work = works[event.imei] = _Work(event.imei, stored.get(event.imei))
+        if deadline is not None and (work.known is None or event_time(event) < work.known.start):
+            work.known = Memory(event.imei, event_time(event), deadline)
+        _put(work, event, rules)
+    return [change for work in works.values() if (change := _change(work, rules)) is not None]
+
+
+def event_time(event: Event) -> int:
+    """When a first attach was."""
+    return event.at if isinstance(event, Started) else 0
+
+
+def _put(work: _Work, event: Event, rules: Rules) -> None:
+    before = work.device
+    work.device = after = grey.apply(before, event)
+    if isinstance(event, Attempted):
+        if event.imsi is not None:
+            _queue(
+                work, Message("black-attempt", event.imei, event.imsi, 0, event.at, event.msisdn or "", ATTEMPT_APART)
+            )
+        return
+    if after is before:
+        return
+    if isinstance(event, Started):
+        if event.imsi is not None and not _knows(before.seen, event.imsi) and _knows(after.seen, event.imsi):
+            timer = grey.timer(after, rules)
+            if timer is not None and timer.state == "running":
+                message = Message("grey-granted", event.imei, event.imsi, after.end.at, event.at, event.msisdn or "")
+                _queue(work, message)
+    elif isinstance(event, Expired):
+        timer = grey.timer(after, rules)
+        if timer is not None and timer.state == "expired":
+            mark, at = after.end.at, event.expiry.at
+            _queue(work, Message("report-expired", event.imei, "", mark, at))
+            for seen in after.seen:
+                _queue(work, Message("black-expired", event.imei, seen.imsi, mark, at, seen.msisdn))
+    elif isinstance(event, Ended):
+        for seen in before.seen:
+            if not _knows(after.seen, seen.imsi):
+                for kind in ("grey-granted", "black-expired"):
+                    key = (kind, event.imei, seen.imsi, before.end.at)
+                    if work.messages.pop(key, None) is None:
+                        work.withdrawn.append(key)
+
+
+def _knows(subscribers: tuple[Seen, ...], imsi: str) -> bool:
+    return any(seen.imsi == imsi for seen in subscribers)
+
+
+def _queue(work: _Work, message: Message) -> None:
+    work.messages.setdefault(message.key, message)
+
+
+def _change(work: _Work, rules: Rules) -> Change | None:
+    timer = grey.timer(work.device, rules)
+    wanted = memory(work.device, timer)
+    had = memory(work.before, grey.timer(work.before, rules)) if work.version else Memory(work.device.imei, 0, 0)
+    if work.known is not None and wanted != work.known:
+        # The node that recorded the start has something else in mind.
+        tell = "all"
+    elif wanted == had:
+        tell = "none"
+    else:
+        tell = "all" if work.known is None else "others"
+    if work.device is work.before and not work.messages and tell == "none":
+        return None
+    return _made(work, timer, tell)
+
+
+def _made(work: _Work, timer: Timer | None, tell: Any) -> Change:
+    return Change(work.device, work.version, timer, tuple(work.messages.values()), tuple(work.withdrawn), tell)
+
+
+def reindexed(devices: Iterable[Stored], old: Rules, new: Rules) -> list[Change]:
+    """The changes that other rules make to devices that are otherwise as they were."""
+    found = []
+    for device, version in devices:
+        timer = grey.timer(device, new)
+        if timer != grey.timer(device, old):
+            found.append(Change(device, version, timer))
+    return found

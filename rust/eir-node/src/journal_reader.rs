@@ -1,0 +1,103 @@
+//! The journal read again, record by record, by whoever brings it into a store: from anywhere, as often as needed.
+//!
+//! Keeps the segment that it is in open, so that following a journal that grows costs one read a call. Reads only what the
+//! caller says is on the disk; records that were lost, or are damaged, and segments that were let go, are passed over.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use eir_core::journal::{self, Event, RECORD};
+
+use crate::journal_writer::segments;
+
+/// A reader of one journal's directory.
+pub struct JournalReader {
+    directory: PathBuf,
+    open: Option<Segment>,
+}
+
+struct Segment {
+    file: File,
+    first: u64,
+}
+
+impl JournalReader {
+    /// A reader of the journal in `directory`; nothing is opened yet.
+    #[must_use]
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), open: None }
+    }
+
+    /// Hands over the events with a number above `after` and up to `until`, looking at `most` records at most; returns the
+    /// number up to which everything was looked at: `after`, where there is nothing more.
+    ///
+    /// # Errors
+    /// Where the directory or a segment cannot be read.
+    pub fn read(&mut self, after: u64, until: u64, most: usize, mut then: impl FnMut(u64, Event)) -> io::Result<u64> {
+        let (mut reached, mut left) = (after, most as u64);
+        while reached < until && left > 0 {
+            let next = reached + 1;
+            if self.open.as_ref().is_none_or(|segment| next < segment.first) && !self.enter(next)? {
+                break;
+            }
+            let Some(segment) = &self.open else { break };
+            // A gap: what lay there was lost, or let go.
+            let next = next.max(segment.first);
+            let wanted = until.saturating_sub(next).saturating_add(1).min(left);
+            let mut octets = vec![0; wanted as usize * RECORD];
+            let got = read_at_most(&segment.file, &mut octets, (next - segment.first + 1) * RECORD as u64)?;
+            let whole = (got / RECORD) as u64;
+            journal::replay(next, octets.get(..got).unwrap_or_default(), &mut then);
+            left -= whole;
+            if whole > 0 {
+                reached = next + whole - 1;
+            }
+            if whole < wanted && left > 0 && !self.go_on()? {
+                break;
+            }
+        }
+        Ok(reached)
+    }
+
+    /// Opens the segment that holds a record, or else the next that there is; whether there is one.
+    fn enter(&mut self, next: u64) -> io::Result<bool> {
+        let there = segments(&self.directory)?;
+        let at = there.partition_point(|(first, _)| *first <= next).saturating_sub(1);
+        self.open = there.get(at).map(open).transpose()?;
+        Ok(self.open.is_some())
+    }
+
+    /// Opens the segment after the one that is open; whether there is one.
+    fn go_on(&mut self) -> io::Result<bool> {
+        let Some(present) = &self.open else { return Ok(false) };
+        let there = segments(&self.directory)?;
+        let Some(next) = there.iter().find(|(first, _)| *first > present.first) else { return Ok(false) };
+        self.open = Some(open(next)?);
+        Ok(true)
+    }
+}
+
+fn open((named, path): &(u64, PathBuf)) -> io::Result<Segment> {
+    let file = File::open(path)?;
+    let mut header = [0; RECORD];
+    let got = read_at_most(&file, &mut header, 0)?;
+    // A damaged header is made good by the name, as at a start.
+    let first = if got == RECORD { journal::read_segment_header(&header) } else { None };
+    Ok(Segment { file, first: first.unwrap_or(*named) })
+}
+
+/// Fills the place as far as the file goes; how far that was.
+fn read_at_most(file: &File, place: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut got = 0;
+    while let Some(rest) = place.get_mut(got..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + got as u64) {
+            Ok(0) => break,
+            Ok(more) => got += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(got)
+}
