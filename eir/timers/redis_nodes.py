@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from hiredis import pack_command
@@ -28,6 +28,8 @@ from eir.timers.redis_settings import Endpoint, RedisSettings
 from eir.timers.store import StoreError, StoreVersionError
 
 Command: TypeAlias = tuple[str | int | bytes, ...]
+Prepared: TypeAlias = Command | Callable[[], Command]
+"""A command, or what makes it when it is its turn: then the server works on one while the next is made."""
 Reply: TypeAlias = Any
 _SENTINELS_SHARE: Final = 0.25
 """The part of the time limit in which all sentinels may answer; one of them may hang."""
@@ -54,7 +56,7 @@ class _Node:
         self._nodes = nodes
         self._free: list[AbstractConnection] = []
 
-    async def run(self, commands: Sequence[Command]) -> list[Reply]:
+    async def run(self, commands: Sequence[Prepared]) -> list[Reply]:
         """The replies; an error that the server replied is one of them. Raises what the client library raises."""
         connection = self._free.pop() if self._free else self._nodes.connection(self.endpoint)
         try:
@@ -191,11 +193,11 @@ class Nodes:
         for node in masters.values():
             await node.close()
 
-    async def run(self, commands: Sequence[tuple[int, Command]]) -> list[Reply]:
+    async def run(self, commands: Sequence[tuple[int, Prepared]]) -> list[Reply]:
         """Runs commands, each where its part lies; the replies in the same order. Raises StoreError."""
         return (await self.run_confirmed(commands, 0))[0]
 
-    async def run_confirmed(self, commands: Sequence[tuple[int, Command]], replicas: int) -> tuple[list[Reply], int]:
+    async def run_confirmed(self, commands: Sequence[tuple[int, Prepared]], replicas: int) -> tuple[list[Reply], int]:
         """Runs commands as `run` does, and waits for so many replicas of each master to confirm them.
 
         Gives the replies, and how many replicas have at least confirmed. Raises StoreError.
@@ -203,7 +205,7 @@ class Nodes:
         if not commands:
             return [], replicas
         # Half the time limit is left for the commands.
-        behind: list[Command] = [("WAIT", replicas, int(self.settings.timeout * 500))] if replicas else []
+        behind: list[Prepared] = [("WAIT", replicas, int(self.settings.timeout * 500))] if replicas else []
         async with self._limit():
             await self._find()
             by_node: dict[_Node, list[int]] = {}
@@ -377,8 +379,15 @@ def _told(error: RedisError | OSError) -> StoreError:
     return StoreError(f"Redis was not understood: {type(error).__name__}")
 
 
-async def _exchange(connection: AbstractConnection, commands: Sequence[Command]) -> list[Reply]:
-    await connection.send_packed_command(b"".join(map(_packed, commands)), check_health=False)
+async def _exchange(connection: AbstractConnection, commands: Sequence[Prepared]) -> list[Reply]:
+    made: list[bytes] = []
+    for command in commands:
+        if callable(command):
+            await connection.send_packed_command(_packed(command()))
+        else:
+            made.append(_packed(command))
+    if made:
+        await connection.send_packed_command(b"".join(made))
     replies: list[Reply] = []
     for _ in commands:
         try:

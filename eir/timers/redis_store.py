@@ -148,16 +148,12 @@ class RedisStore:
         self, changes: Sequence[Change], revision: int, source: str = "", position: int = 0
     ) -> frozenset[int]:
         """See `Store.commit`. A shard in which one change is refused refuses all. Raises StoreError, LostError."""
-        shares: dict[int, Share] = {}
+        shares: dict[int, list[Change]] = {}
         for change in changes:
-            shard = shard_of(change.device.imei)
-            share = shares.get(shard)
-            if share is None:
-                share = shares[shard] = Share()
-            share.put(change)
+            shares.setdefault(shard_of(change.device.imei), []).append(change)
         known = self._known.get(source) or [0] * SHARDS
         commands = [
-            (shard, self._commit_call(shard, share, revision, source, position, known[shard]))
+            (shard, partial(self._commit_call, shard, share, revision, source, position, known[shard]))
             for shard, share in shares.items()
         ]
         replies, confirmed = await self._nodes.run_confirmed(commands, self._settings.min_replicas)
@@ -165,14 +161,19 @@ class RedisStore:
         if confirmed < self._settings.min_replicas:
             raise StoreError(f"{confirmed} replicas have confirmed a commit, not {self._settings.min_replicas}")
         return frozenset(
-            int(imei)
-            for (shard, share), reply in zip(shares.items(), replies, strict=True)
+            change.device.imei
+            for share, reply in zip(shares.values(), replies, strict=True)
             if reply == redis_scripts.REFUSED
-            for imei in share.imeis
+            for change in share
         )
 
-    def _commit_call(self, shard: int, share: Share, revision: int, source: str, position: int, known: int) -> Command:
+    def _commit_call(
+        self, shard: int, changes: Iterable[Change], revision: int, source: str, position: int, known: int
+    ) -> Command:
         keys = self._keys[shard]
+        share = Share()
+        for change in changes:
+            share.put(change)
         return _COMMIT.call(
             (keys.meta, keys.cursors, keys.devices, keys.index, keys.messages, keys.queue, keys.changes),
             SCHEMA,
@@ -268,9 +269,11 @@ class RedisStore:
                     if len(devices) >= most:
                         return Page(devices, msgpack.encode((at, begin)))
                 if len(members) == limit:
+                    together = 0
                     break
                 at, begin = at + 1, b""
-            together = min(2 * together, 16)
+            # Shards with little in them are asked together, one that has more by itself.
+            together = max(1, min(2 * together, 16))
         return Page(devices, None)
 
     def _page_call(self, shard: int, low: str | bytes, high: str, limit: int) -> Command:
