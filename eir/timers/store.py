@@ -34,6 +34,10 @@ class BehindError(StoreError):
     """The changes after a position are no longer all there: everything must be read anew."""
 
 
+class LostError(StoreError):
+    """The store has lost what it had said was in it. It is offered again: from `position`, which has gone back."""
+
+
 class Message(Struct, frozen=True, array_like=True, gc=False):
     """Something that must go out: an SMS to a subscriber of a device, or a report upwards (without a subscriber).
 
@@ -130,11 +134,11 @@ class Store(Protocol):
 
         Returns the IMEIs of changes that were not written, because another node has changed the device, or the shifts
         (`revision`), meanwhile: to be worked out and committed again. Where a store is divided, each part is written
-        whole or not at all, and keeps a cursor of its own.
+        whole or not at all, and keeps a cursor of its own. Raises LostError, until `position` has been asked again.
         """
 
     async def mark(self, source: str, position: int) -> None:
-        """Says that everything of `source` up to a position is in, for all parts of the store."""
+        """Says that everything of `source` up to a position is in, for all parts of the store. Raises LostError."""
 
     async def position(self, source: str) -> int:
         """Up to where everything of `source` is in the store, whatever it may have lost meanwhile; 0 at first."""
@@ -158,7 +162,7 @@ class Store(Protocol):
     async def changes(self, after: Position, most: int, wait: float) -> tuple[list[Memory], Position]:
         """The changes after a position, and the position behind them; waits so many seconds for the first.
 
-        Raises BehindError.
+        Raises BehindError, and LostError: who has nothing to commit learns of a loss here.
         """
 
     async def trim_changes(self, before: Position) -> None:
