@@ -13,9 +13,11 @@ use eir_core::diameter::eca::Answers;
 use eir_core::diameter::s13::Door;
 use eir_core::grey::GreyTable;
 use eir_core::imei::Imei;
+use eir_core::in_use::InUse;
 use eir_core::journal::{self, Event as Record, MAX_REASON, OverlayChange, Replayed};
 use eir_core::lists::{Overlay, Snapshot};
 use eir_core::policy::Policy;
+use eir_core::recent::Recent;
 use eir_core::verdict::{Facts, Request, Rule, Verdict, verdict_observed};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::connection::{Command, Connection, Handle};
+use crate::connection::{Command, Connection, Handle, now};
 use crate::events::Events;
 use crate::journal_writer::{JournalConfig, JournalWriter};
 use crate::priority;
@@ -35,6 +37,8 @@ const COMMANDS_PER_CONNECTION: usize = 256;
 const BACKLOG: i32 = 1024;
 /// How long the control plane's own records may take to the disk.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
+
+const DAY: UnixTime = 24 * 3600;
 
 /// How a node is set up.
 #[derive(Debug, Clone)]
@@ -55,6 +59,8 @@ pub struct NodeConfig {
     pub hold: Duration,
     /// Where the journal goes.
     pub journal: JournalConfig,
+    /// Octets of the table of devices in use; 0: none is kept.
+    pub in_use_bytes: usize,
 }
 
 /// The lists and settings in force; replaced whole.
@@ -75,6 +81,8 @@ pub(crate) struct Shared {
     answers: Answers,
     overlay: Overlay,
     grey: Arc<GreyTable>,
+    in_use: InUse,
+    recent: Recent,
     connections: Mutex<HashMap<u64, Arc<Handle>>>,
     open_connections: AtomicUsize,
     next_connection: AtomicU64,
@@ -86,7 +94,9 @@ pub(crate) struct Shared {
 impl Shared {
     #[inline]
     pub(crate) fn door<'a>(&'a self, world: &'a World, now: UnixTime) -> Door<'a, JournalWriter> {
-        Door { facts: self.facts(world, now), answers: &self.answers, journal: &self.journal }
+        let in_use = (self.config.in_use_bytes != 0).then_some(&self.in_use);
+        let (facts, recent) = (self.facts(world, now), Some(&self.recent));
+        Door { facts, answers: &self.answers, journal: &self.journal, in_use, recent }
     }
 
     #[inline]
@@ -192,6 +202,8 @@ impl Node {
             answers: Answers::new(&config.origin_host, &config.origin_realm, config.origin_state_id),
             overlay,
             grey,
+            in_use: InUse::new(config.in_use_bytes, now() / DAY),
+            recent: Recent::default(),
             connections: Mutex::default(),
             open_connections: AtomicUsize::new(0),
             next_connection: AtomicU64::new(1),
@@ -363,6 +375,18 @@ impl Node {
     #[must_use]
     pub fn grey(&self) -> &GreyTable {
         &self.shared.grey
+    }
+
+    /// Which devices are in use.
+    #[must_use]
+    pub fn in_use(&self) -> &InUse {
+        &self.shared.in_use
+    }
+
+    /// The last answers that were not white.
+    #[must_use]
+    pub fn recent(&self) -> &Recent {
+        &self.shared.recent
     }
 
     /// The journal.

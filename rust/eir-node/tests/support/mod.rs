@@ -79,6 +79,7 @@ pub fn config(journal: &Place) -> NodeConfig {
         max_events: 1_000,
         hold: PATIENCE,
         journal: JournalConfig { directory: journal.path().into(), segment_bytes: 1 << 20, max_bytes: 1 << 30 },
+        in_use_bytes: 1 << 20,
     }
 }
 
