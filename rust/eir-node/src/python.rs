@@ -204,6 +204,7 @@ impl Node {
                 max_bytes: journal_max_bytes,
             },
             image,
+            in_use_bytes: 0,
         };
         Ok(Self(py.detach(|| node::Node::start(config, policy.0.clone()))?))
     }
