@@ -342,8 +342,11 @@ def timer(device: Device, rules: Rules) -> Timer | None:
     if device.acts and rules.shifts:
         adjustments = tuple(sorted((*device.acts, *rules.shifts), key=lambda one: (one.at, one.id)))
     for one in adjustments:
+        if one.at < start:
+            # Of the timer before, whose end was told of late; or an amnesty for those who had started by then.
+            continue
         if isinstance(one, Shift):
-            if not lifted and start <= one.at and one.first <= until <= one.last:
+            if not lifted and one.first <= until <= one.last:
                 until = _moved(until, one.days, rules.zone)
         elif one.kind == "freeze":
             frozen = one.at if frozen is None else frozen
