@@ -151,8 +151,8 @@ class Store(Protocol):
     async def scan(self, after: bytes | None, most: int, first: int = 0, last: int = NEVER) -> Page:
         """Devices page by page (about `most` each): all of them, or those with a deadline from `first` to `last`.
 
-        With a range, only running and expired timers: others have no deadline in the index. What changes meanwhile may or may not be seen; what does not is
-        seen once.
+        With a range, only running and expired timers: others have no deadline in the index. What changes meanwhile may
+        or may not be seen; what does not is seen once.
         """
 
     async def counts(self) -> Counts:

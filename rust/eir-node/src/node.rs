@@ -442,14 +442,14 @@ impl Node {
         }
     }
 
-    /// Every timer whose device the lists now decide, whoever its subscriber, with the rule; none without lists, or where
+    /// Every timer whose device the lists now decide, whoever its subscriber, with its start and the rule; none without lists, or where
     /// everything is answered white.
     #[must_use]
-    pub fn timers_listed(&self, now: UnixTime) -> Vec<(Imei, Rule)> {
+    pub fn timers_listed(&self, now: UnixTime) -> Vec<(Imei, UnixTime, Rule)> {
         let world = self.shared.world.load_full();
         let facts = self.shared.facts(&world, now);
         let mut found = Vec::new();
-        self.shared.grey.for_each(|imei, _| {
+        self.shared.grey.for_each(|imei, timer| {
             let rule = verdict(&Request { imei: Ok(imei), imsi: None }, &facts).rule;
             let listed = matches!(
                 rule,
@@ -462,7 +462,7 @@ impl Node {
                     | Rule::WhiteRange
             );
             if listed {
-                found.push((imei, rule));
+                found.push((imei, timer.start, rule));
             }
         });
         found
