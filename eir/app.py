@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from eir import _core, config
+from eir import _core, config, in_use
 from eir.config import Config, ConfigError, Country
 from eir.control import ControlServer
 from eir.diameter.answer import Identity
@@ -116,6 +116,7 @@ class Application:
             journal_segment_bytes=settings.journal.segment_bytes,
             journal_max_bytes=settings.journal.max_bytes,
             policy=build_policy(settings, self._country, self._started),
+            in_use_bytes=settings.in_use.max_bytes,
         )
         # From here on: the threads that answer have started, and those that start later inherit this.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
@@ -213,6 +214,7 @@ class Application:
     async def _upkeep(self) -> None:
         """What must be done again and again, and waits for nobody: alarms, deadlines ahead, old attempts forgotten."""
         alarms: set[str] = set()
+        day = self._started // in_use.SECONDS_PER_DAY
         for turn in itertools.count(1):
             await asyncio.sleep(_WATCH_SECONDS)
             now = int(time.time())
@@ -225,6 +227,10 @@ class Application:
             if turn % _UPKEEP_TURNS == 0:
                 self._node.set_policy(build_policy(self._settings, self._country, now))
                 self._node.prune(now)
+            day_before, day = day, now // in_use.SECONDS_PER_DAY
+            if day != day_before:
+                directory, report_days = self._settings.path("pairs"), self._settings.in_use.report_days
+                await asyncio.to_thread(in_use.turn, self._node, directory, report_days, day_before, day)
 
     def _alarms(self, now: int) -> Iterator[str]:
         """What somebody must be called for."""

@@ -18,6 +18,7 @@ WORLDLY = {
     "control.py",
     "diameter/server.py",
     "doctor.py",
+    "in_use.py",
     "lists/build.py",
     "log.py",
     "metrics.py",

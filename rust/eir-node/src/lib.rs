@@ -7,6 +7,7 @@ pub mod events;
 pub mod journal_writer;
 pub mod load;
 pub mod node;
+pub mod pairs_file;
 pub mod priority;
 #[cfg(feature = "python")]
 mod python;
