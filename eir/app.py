@@ -170,6 +170,8 @@ class Application:
         log.info("journal replayed", records=records, torn=torn, timers=self._node.stats(0)["timers"])
         if damaged:
             log.error("journal records are damaged", damaged=damaged)
+        if (state := self._node.image_state) not in ("none", "loaded"):
+            log.error("the image of the timers is damaged", state=state)
         try:
             self._load_lists(settings)
         except ValueError as error:

@@ -38,6 +38,9 @@ use crate::stats::{BUCKETS_NS, PeerStats};
 create_exception!(_core, SnapshotError, PyException, "A snapshot file cannot be read or is not sound.");
 create_exception!(_core, BuildError, PyException, "List files were refused, or the snapshot cannot be written.");
 
+/// (at, IMSI, status, rule).
+type RecentAnswer = (UnixTime, Option<String>, &'static str, &'static str);
+
 /// Journal records of one call: more would be a list that nobody wants to hold.
 const MOST_RECORDS: usize = 100_000;
 
@@ -373,11 +376,7 @@ impl Node {
     }
 
     /// (at, IMSI, status, rule) of the last answers to a device that were not white.
-    fn recent(
-        &self,
-        py: Python<'_>,
-        imei: u64,
-    ) -> PyResult<Vec<(UnixTime, Option<String>, &'static str, &'static str)>> {
+    fn recent(&self, py: Python<'_>, imei: u64) -> PyResult<Vec<RecentAnswer>> {
         let imei = key_imei(imei)?;
         let answers = py.detach(|| self.0.recent().for_device(imei));
         let tuple =
