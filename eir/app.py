@@ -377,7 +377,7 @@ class Application:
         if self._sweep is not None:
             self._sweep.lists_changed()
         log.info("operator changed a listing", imei=key, change=change, reason=reason)
-        await self._record(ask, kind="lists-set", imei=int(key), change=change)
+        await self._record(ask, kind="lists-set", imei=key, change=change)
 
     async def _reset_breaker(self, ask: Mapping[str, Any]) -> None:
         await asyncio.to_thread(self._node.set_breaker, False, int(time.time()))
