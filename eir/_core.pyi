@@ -246,8 +246,8 @@ class Node:
         """Forgets black attempts that no longer count."""
 
     def recent(self, imei: int) -> list[tuple[int, str | None, str, str]]:
-        """(at, IMSI, status, rule) of the last answers to a device, a number of 14 digits, that were not white; the newest
-        first. Raises ValueError for what is no such number."""
+        """(at, IMSI, status, rule) of the last answers to a device, a number of 14 digits, that were not white; the
+        newest first. Raises ValueError for what is no such number."""
 
     def last_seen(self, imei: int) -> int | None:
         """The last day, of the last 14, on which a device was seen. Raises ValueError for what is no such number."""
@@ -256,8 +256,8 @@ class Node:
         """A new day: forgets the one that is then too old. Takes a while; in a thread, once a day."""
 
     def write_pairs(self, day: int, path: StrPath) -> int:
-        """Writes a CSV file, `imei,imsi`, of the devices and subscribers that were seen on a day, whole or not at all, and
-        returns how many there were. Raises OSError."""
+        """Writes a CSV file, `imei,imsi`, of the devices and subscribers that were seen on a day, whole or not at all,
+        and returns how many there were. Raises OSError."""
 
     def stats(self, now: int) -> Stats:
         """Everything that is counted or measured."""

@@ -1,4 +1,4 @@
-"""What happens to the table of devices in use when the UTC day changes: it forgets a day, and the day before is written.
+"""What happens to the table of devices in use when the UTC day changes: it forgets a day, and that before is written.
 
 Called by `app`, in a thread of its own. The files name subscribers: they lie in the node's directory, and only its user
 may read them.
