@@ -121,7 +121,15 @@ class Desk:
             if ask.get("dry_run"):
                 raise ValueError(f"the store cannot be asked: {error}") from error
             return await self._recorded(
-                [{"kind": kind, "imeis": imeis, "days": days, "agent": agent, "reason": reason}]
+                [
+                    {
+                        "kind": kind,
+                        "imeis": [f"{imei:014}" for imei in imeis],
+                        "days": days,
+                        "agent": agent,
+                        "reason": reason,
+                    }
+                ]
             )
         # Behind everything that the timers have seen so far, also by the clocks of other nodes.
         at = max(now, 0, *(_last_moment(one.device) + 1 for one in stored.values()))

@@ -16,6 +16,8 @@ from support.diameter import Client, cer
 from support.node import MakeNode, until, write_config
 
 NO_ROOM = "in_use_dropped"
+SHORT = lists.SUBSCRIBER[:8]
+"""An IMSI of few digits."""
 
 
 def test_a_node_counts_them(make_node: MakeNode) -> None:
@@ -80,12 +82,12 @@ def test_the_days_and_the_answers_of_a_device(node: _core.Node, tmp_path: Path) 
         assert peer.check(lists.BLACK, lists.SUBSCRIBER) == "black"
         assert peer.check(lists.BLACK) == "black"
         assert peer.check(lists.WHITE, lists.SUBSCRIBER) == "white"
-        assert peer.check(new, lists.ROAMER[:8]) == "grey"
+        assert peer.check(new, SHORT) == "grey"
     today = int(time.time()) // 86400
     black = node.recent(int(lists.BLACK))
     assert [answer[1:] for answer in black] == [(None, "black", "black"), (lists.SUBSCRIBER, "black", "black")]
     assert all(begin <= answer[0] <= time.time() for answer in black)
-    assert [answer[1:] for answer in node.recent(int(new))] == [(lists.ROAMER[:8], "grey", "first-attach")]
+    assert [answer[1:] for answer in node.recent(int(new))] == [(SHORT, "grey", "first-attach")]
     assert node.recent(int(lists.WHITE)) == []
     assert node.last_seen(int(lists.WHITE)) in (begin // 86400, today)
     assert node.last_seen(int(lists.STOLEN)) is None
@@ -100,7 +102,7 @@ def test_the_days_and_the_answers_of_a_device(node: _core.Node, tmp_path: Path) 
                 f"{lists.BLACK},{lists.SUBSCRIBER}",
                 f"{lists.BLACK},",
                 f"{lists.WHITE},{lists.SUBSCRIBER}",
-                f"{new},{lists.ROAMER[:8]}",
+                f"{new},{SHORT}",
             )
         )
     node.rotate_in_use(today + 14)
