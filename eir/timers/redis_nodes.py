@@ -130,7 +130,10 @@ class Bell:
 
     async def check(self) -> None:
         """Asks the other end whether it is there; that it did not answer is told the next time. Raises StoreError."""
-        if not self._answered:
+        if self._error is not None:
+            raise self._error
+        # The client library would connect again by itself, and nobody would have subscribed.
+        if not self._answered or not self._connection.is_connected:
             raise StoreError("Redis does not answer on the line of changes")
         self._answered = False
         try:
