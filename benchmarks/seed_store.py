@@ -9,9 +9,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from eir.timers.sqlite_store import SqliteStore
-
 from eir.timers.grey import Device, National, Timer
+from eir.timers.sqlite_store import SqliteStore
 from eir.timers.store import Change
 
 _FIRST = 37_000_000_000_000

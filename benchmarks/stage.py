@@ -23,6 +23,8 @@ NODE_CPU = 1
 LOAD_CPU = 0
 LISTED = 10_000_000
 TACS = 2_000
+IN_USE = 64 << 20
+"""Octets of the table of devices in use."""
 UNLISTED = 36_000_000_000_000
 """The first of devices that no list knows."""
 

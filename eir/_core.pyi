@@ -226,8 +226,8 @@ class Node:
     def set_timers(self, entries: Sequence[tuple[int, int, int]]) -> None:
         """Puts timers as the store has them: (IMEI, start, deadline); start 0: none; deadline 0xffffffff: no end."""
 
-    def timers_listed(self, now: int) -> list[tuple[int, str]]:
-        """(IMEI, verdict's rule) of every timer whose device a list now decides, whoever its subscriber."""
+    def timers_listed(self, now: int) -> list[tuple[int, int, str]]:
+        """(IMEI, start, verdict's rule) of every timer whose device a list now decides, whoever its subscriber."""
 
     @property
     def replayed(self) -> tuple[int, int, int]:

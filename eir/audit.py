@@ -340,23 +340,23 @@ class AuditLog:
         begin, offset = position or (segments[max(0, bisect_right(segments, after + 1) - 1)], 0)
         found: list[Entry] = []
         for segment in segments[segments.index(begin) :]:
+            is_last = segment == segments[-1]
+            is_done = is_last
             with _segment(self._directory, segment).open("rb") as file:
                 file.seek(offset)
                 for line, octets in _lines(file):
                     here = link(line)
                     # What is beyond is being written, or has failed to be and goes away.
-                    if len(found) == most or (here is not None and here.n > last):
-                        break
-                    if not line.endswith(b"\n"):
+                    is_beyond = (here is not None and here.n > last) or (is_last and not line.endswith(b"\n"))
+                    if is_beyond or len(found) == most:
+                        is_done = True
                         break
                     offset += octets
                     if here is not None and here.n > after and (said := decode(line)) is not None:
                         found.append(said)
-                else:
-                    if segment != segments[-1]:
-                        offset = 0
-                        continue
-            break
+            if is_done:
+                break
+            offset = 0
         newest = found[-1]["n"] if found else after
         assert isinstance(newest, int)
         self._keep(newest, (segment, offset))

@@ -11,18 +11,16 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from eir import _core, config, control
+from eir.cli_audit import audit_cli
+from eir.cli_options import DEFAULT_CONFIG, CommandError, ConfigOption, JsonOption, new_console, when
+from eir.cli_subscribers import subscribers_cli
 from eir.cli_timers import grey_cli, store_cli, why
 from eir.config import ConfigError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-DEFAULT_CONFIG = Path("/etc/eir/eir.toml")
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 lists_cli = typer.Typer(no_args_is_help=True, help="Build lists and put them in force.")
@@ -34,15 +32,8 @@ cli.add_typer(breaker_cli, name="breaker")
 cli.add_typer(grey_cli, name="grey")
 cli.add_typer(store_cli, name="store")
 cli.command()(why)
-
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", envvar="EIR_CONFIG", help="The configuration file.", show_default=True)
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-
-
-class CommandError(Exception):
-    """A command cannot do what it was asked; the text is for the person who asked."""
+cli.add_typer(audit_cli, name="audit")
+cli.add_typer(subscribers_cli, name="subscribers")
 
 
 def main() -> None:
@@ -54,21 +45,9 @@ def main() -> None:
         sys.exit(1)
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console()
-
-
 def _ask(config_path: Path, command: str, /, **arguments: Any) -> Any:
     settings, _ = config.load(config_path)
     return control.ask(settings.path(settings.control.socket), command, **arguments)
-
-
-def _when(seconds: int, zone: str = "UTC") -> str:
-    from zoneinfo import ZoneInfo
-
-    return datetime.fromtimestamp(seconds, ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 @cli.command()
@@ -118,11 +97,11 @@ def check(
 
 def _show_check(imei: str, told: _core.Explanation, zone: str, explain: bool) -> None:
     colour = {"white": "green", "black": "red", "grey": "yellow"}.get(told["status"], "magenta")
-    console = _console()
+    console = new_console()
     console.print(f"{imei}  [bold {colour}]{told['status']}[/]  by rule [bold]{told['rule']}[/]", highlight=False)
     if told["timer"] is not None:
         start, deadline = told["timer"]
-        console.print(f"  timer since {_when(start, zone)}, access until {_when(deadline, zone)}", highlight=False)
+        console.print(f"  timer since {when(start, zone)}, access until {when(deadline, zone)}", highlight=False)
     if not explain:
         return
     if told["listing"] is not None:
@@ -156,7 +135,7 @@ def peers(as_json: JsonOption = False, path: ConfigOption = DEFAULT_CONFIG) -> N
             f"{view['since']:.0f} s ago",
             f"{view['idle']:.1f} s ago",
         )
-    _console().print(table)
+    new_console().print(table)
 
 
 @cli.command()
@@ -171,7 +150,7 @@ def doctor(path: ConfigOption = DEFAULT_CONFIG) -> None:
     from eir.doctor import examine
 
     findings = list(examine(path))
-    console = _console()
+    console = new_console()
     for finding in findings:
         mark = {"ok": "[green]ok[/]  ", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}[finding.grade]
         console.print(f"{mark}  {finding.subject}: {finding.text}", highlight=False, soft_wrap=True)
@@ -248,7 +227,7 @@ def _show_load(report: _core.LoadReport) -> None:
         table.add_row(name, f"{nanoseconds / 1000:,.1f} µs")
     if report["first_loss"]:
         table.add_row("connections lost", f"{report['connections_lost']}: {report['first_loss']}")
-    _console().print(table)
+    new_console().print(table)
 
 
 @config_cli.command("check")
@@ -329,7 +308,7 @@ def _utc(when: datetime) -> int:
 def lists_info(snapshot: Path) -> None:
     """Check a snapshot file and print what it says of itself, as JSON."""
     info = _core.Snapshot.open(snapshot).info
-    print(json.dumps({**info, "created": _when(info["created_at"])}, indent=2))
+    print(json.dumps({**info, "created": when(info["created_at"])}, indent=2))
 
 
 @lists_cli.command("load")

@@ -15,18 +15,16 @@ from typing import Annotated, Any
 import typer
 
 from eir import _core, config, control
+from eir.cli_options import DEFAULT_CONFIG, CommandError, ConfigOption, JsonOption
 
 grey_cli = typer.Typer(no_args_is_help=True, help="Timers of temporary access: look at them and change them.")
 store_cli = typer.Typer(no_args_is_help=True, help="The store of timers.")
 
-DEFAULT_CONFIG = Path("/etc/eir/eir.toml")
 _LONG = 1800.0
 """Seconds that a question about all timers may take."""
 _DEVICES = 1000
 """Devices of one question."""
 
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", envvar="EIR_CONFIG", help="The configuration file.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; kept in the audit trail.")]
 AgentOption = Annotated[
     str, typer.Option(envvar="EIR_AGENT", help="Who; the login name if not given.", default_factory=getpass.getuser)
@@ -57,7 +55,7 @@ def _key(text: str) -> str:
     try:
         return _core.imei_key(text)
     except ValueError as error:
-        raise control.ControlError(f"{text}: {error}") from error
+        raise CommandError(f"{text}: {error}") from error
 
 
 @grey_cli.command("list")
@@ -71,7 +69,7 @@ def grey_list(
 ) -> None:
     """List timers; with --json one object a line."""
     if state not in (None, "running", "frozen", "lifted", "expired"):
-        raise control.ControlError(f"{state!r} is no state of a timer")
+        raise CommandError(f"{state!r} is no state of a timer")
     zone, shown = _zone(path), 0
     bounds = {name: day.date().isoformat() for name, day in (("first", first), ("last", last)) if day is not None}
     for timer in _pages(path, most, state=state, **bounds):
@@ -195,7 +193,7 @@ def _act(path: Path, kind: str, imeis: list[str] | None, file: Path | None, dry_
     given = [*(imeis or []), *(file.read_text().split() if file is not None else [])]
     keys = list(dict.fromkeys(_key(text) for text in given))
     if not keys:
-        raise control.ControlError("no IMEI is given")
+        raise CommandError("no IMEI is given")
     done = without = 0
     in_force = True
     for first in range(0, len(keys), _DEVICES):

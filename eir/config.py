@@ -135,7 +135,7 @@ class AuditSection(_Section, frozen=True):
     """The record of what was done and why."""
 
     directory: Annotated[str, Meta(min_length=1)] = "audit"
-    segment_bytes: Octets = 16 << 20
+    segment_bytes: Octets = 8 << 20
 
 
 class SubscribersSection(_Section, frozen=True):

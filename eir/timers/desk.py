@@ -14,7 +14,7 @@ from datetime import date
 from typing import Any, Final
 
 from eir import _core
-from eir.subscribers.directory import Directory, DirectoryError, Subscriber, masked
+from eir.subscribers.directory import Directory, DirectoryError, Subscriber, mask
 from eir.timers import grey, projection
 from eir.timers.grey import NEVER, Act, Device, Rules, Shift, Timer
 from eir.timers.keeper import Keeper
@@ -24,6 +24,8 @@ _MOST_DAYS: Final = 3650
 _MOST_DEVICES: Final = 1000
 """Devices of one question, and of one audit line."""
 _PAGE: Final = 4000
+_MOST_SKEW: Final = 3600
+"""Seconds that another node's clock may be ahead."""
 _PATIENCE: Final = 10.0
 """Seconds that an answer waits for what was recorded to be in the store."""
 _ACTS: Final = ("freeze", "unfreeze", "extend", "lift")
@@ -82,7 +84,7 @@ class Desk:
             "store_error": None,
             "last_seen": self._node.last_seen(imei),
             "answers": [
-                {"at": at, "imsi": imsi if unmask or imsi is None else masked(imsi), "status": status, "rule": rule}
+                {"at": at, "imsi": imsi if unmask or imsi is None else mask(imsi), "status": status, "rule": rule}
                 for at, imsi, status, rule in self._node.recent(imei)
             ],
         }
@@ -112,7 +114,7 @@ class Desk:
         imeis = list(dict.fromkeys(_imei(text) for text in ask["imeis"]))
         if not 0 < len(imeis) <= _MOST_DEVICES:
             raise ValueError(f"1 to {_MOST_DEVICES} devices at a time")
-        act = Act(int(time.time()), "~", kind, days, agent, reason)
+        now = int(time.time())
         try:
             stored = await self._keeper.store.load(imeis)
         except StoreError as error:
@@ -121,6 +123,11 @@ class Desk:
             return await self._recorded(
                 [{"kind": kind, "imeis": imeis, "days": days, "agent": agent, "reason": reason}]
             )
+        # Behind everything that the timers have seen so far, also by the clocks of other nodes.
+        at = max(now, 0, *(_last_moment(one.device) + 1 for one in stored.values()))
+        if at > now + _MOST_SKEW:
+            raise ValueError("another node's clock is, or was, more than an hour ahead of this one's")
+        act = Act(at, "~", kind, days, agent, reason)
         timers, without = [], []
         for imei in imeis:
             before, after = self._before_and_after(stored.get(imei), act)
@@ -133,7 +140,7 @@ class Desk:
             return {**told, "recorded": False}
         touched = [int(row["imei"]) for row in timers]
         entry = {"kind": kind, "imeis": touched, "days": days, "agent": agent, "reason": reason}
-        return {**told, **await self._recorded([entry])}
+        return {**told, **await self._recorded([entry], at)}
 
     async def replace(self, ask: Ask) -> dict[str, Any]:
         """Carries the timer of IMEI `old` over to `new`: a service centre has changed the device's IMEI."""
@@ -200,9 +207,9 @@ class Desk:
                 return {"recorded": False, **{name: counts[name] for name in names}, "samples": samples}
             after = page.next
 
-    async def _recorded(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    async def _recorded(self, entries: Sequence[Mapping[str, Any]], at: int | None = None) -> dict[str, Any]:
         """Puts acts on record; they hold from then on, and are in force once the store has them."""
-        line = await self._keeper.record(entries)
+        line = await self._keeper.record(entries, at)
         up = self._keeper.state.store_up
         in_force = up and await self._keeper.projected(line, _PATIENCE)
         return {"recorded": True, "line": line, "in_force": in_force}
@@ -273,8 +280,8 @@ class Desk:
 def _subscriber(seen: grey.Seen, known: Subscriber | None, unmask: bool) -> dict[str, Any]:
     msisdn = seen.msisdn or (known.msisdn if known is not None else None) or None
     return {
-        "imsi": seen.imsi if unmask else masked(seen.imsi),
-        "msisdn": msisdn if unmask or msisdn is None else masked(msisdn),
+        "imsi": seen.imsi if unmask else mask(seen.imsi),
+        "msisdn": msisdn if unmask or msisdn is None else mask(msisdn),
         "language": known.language if known is not None else None,
         "at": seen.at,
     }
@@ -293,6 +300,10 @@ def _applied(shift: Shift, own: str, position: int) -> bool | None:
     """Whether the deadlines are as a shift says; None for another node's, which knows."""
     node, _, line = shift.id.rpartition(":")
     return int(line) <= position if node == own else None
+
+
+def _last_moment(device: Device) -> int:
+    return max((device.end.at, *device.starts, *(act.at for act in device.acts)))
 
 
 def _imei(text: str) -> int:

@@ -38,7 +38,10 @@ State = Literal["running", "frozen", "lifted", "expired"]
 
 
 class Act(Struct, frozen=True, array_like=True, order=True, gc=False):
-    """What an agent did to one timer. Acts count in the order of `at`, then of `id`, which is the same everywhere."""
+    """What an agent did to one timer. Acts count in the order of `at`, then of `id`, which is the same everywhere.
+
+    So of two acts of one second, the id of the later must be the greater, as a string.
+    """
 
     at: int
     id: str
@@ -195,6 +198,7 @@ class Rules:
         self.zone = zone
         self.shifts = tuple(sorted(shifts))
         self._deadlines: dict[date, int] = {}
+        self._fingerprints: dict[int, tuple[int, ...]] = {}
 
     def with_shifts(self, shifts: tuple[Shift, ...]) -> Rules:
         """The same country with other shifts."""
@@ -214,14 +218,18 @@ class Rules:
         """Changes when deadlines do: with the number of days, with the zone or with its rules.
 
         It is made of where all local days begin, from a year before this decade to two years after it: the first of
-        them, and those with more or fewer than 24 hours. Deadlines follow from that alone. It takes milliseconds, and
-        is the same for the whole decade, so that what is made anew when it differs is not when only time goes by.
+        them, and those with more or fewer than 24 hours. Deadlines follow from that alone. It takes milliseconds the
+        first time, and is the same for the whole decade, so that what is made anew when it differs is not when only
+        time goes by.
         """
         decade = datetime.fromtimestamp(now, self.zone).year // 10 * 10
+        if (known := self._fingerprints.get(decade)) is not None:
+            return known
         first, last = date(decade - 1, 1, 1), date(decade + 12, 1, 1)
         begins = [_midnight(first + timedelta(days=day), self.zone) for day in range((last - first).days)]
         odd = [(one, following) for one, following in pairwise(begins) if following - one != 86400]
-        return (self.days, begins[0], *chain.from_iterable(odd))
+        known = self._fingerprints[decade] = (self.days, begins[0], *chain.from_iterable(odd))
+        return known
 
 
 def apply(device: Device, event: Event) -> Device:
@@ -334,8 +342,11 @@ def timer(device: Device, rules: Rules) -> Timer | None:
     if device.acts and rules.shifts:
         adjustments = tuple(sorted((*device.acts, *rules.shifts), key=lambda one: (one.at, one.id)))
     for one in adjustments:
+        if one.at < start:
+            # Of the timer before, whose end was told of late; or an amnesty for those who had started by then.
+            continue
         if isinstance(one, Shift):
-            if not lifted and start <= one.at and one.first <= until <= one.last:
+            if not lifted and one.first <= until <= one.last:
                 until = _moved(until, one.days, rules.zone)
         elif one.kind == "freeze":
             frozen = one.at if frozen is None else frozen

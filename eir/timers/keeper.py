@@ -21,15 +21,17 @@ from typing import Any, Final
 
 from eir import _core
 from eir.audit import AuditLog
-from eir.audit import Head as AuditHead
+from eir.audit_chain import Head as AuditHead
 from eir.log import Log
 from eir.timers import grey, projection
-from eir.timers.grey import NEVER, Rules
+from eir.timers.grey import Rules
 from eir.timers.projection import Recorded, ShiftRemoved, ShiftSet
 from eir.timers.store import BehindError, Change, Head, Position, Store, StoreError, StoreVersionError, memory
 
-_BATCH: Final = 4000
-"""Journal records, or devices of a page, that are dealt with together."""
+_BATCH: Final = 20_000
+"""Journal records that are projected together: the more, the fewer pages of the store are written twice."""
+_PAGE: Final = 4000
+"""Devices that are read together."""
 _LINES: Final = 200
 """Audit lines that are read together."""
 _GATHER: Final = 0.005
@@ -150,9 +152,12 @@ class Keeper:
 
     # What people and the sweep do.
 
-    async def record(self, entries: Sequence[Mapping[str, Any]]) -> int:
-        """Appends to the audit trail, on the disk when this returns; gives the last line's number. Raises OSError."""
-        _, last = await asyncio.to_thread(self.audit.append, int(time.time()), entries)
+    async def record(self, entries: Sequence[Mapping[str, Any]], at: int | None = None) -> int:
+        """Appends to the audit trail, on the disk when this returns; gives the last line's number.
+
+        `at`: when what is said counts from, now if not given. Raises OSError and ValueError.
+        """
+        _, last = await asyncio.to_thread(self.audit.append, int(time.time()) if at is None else at, entries)
         self._audit_grown.set()
         return last
 
@@ -230,7 +235,7 @@ class Keeper:
         position = await self.store.end_of_changes()
         after = None
         while True:
-            page = await self.store.scan(after, _BATCH)
+            page = await self.store.scan(after, _PAGE)
             entries = [memory(device, grey.timer(device, self._rules)) for device, _ in page.devices]
             await asyncio.to_thread(self._node.set_timers, entries)
             if page.next is None:
@@ -243,7 +248,7 @@ class Keeper:
             assert self._following is not None
             wait = 5.0 if self._caught_up.is_set() else 0.0
             try:
-                entries, reached = await self.store.changes(self._following, _BATCH, wait)
+                entries, reached = await self.store.changes(self._following, _PAGE, wait)
             except BehindError:
                 await self._read_all()
                 continue
@@ -261,6 +266,14 @@ class Keeper:
             stored = await self.store.load({event.imei for event, _ in recorded})
             planned = projection.changes(recorded, stored, self._rules)
             refused = await self.store.commit(planned, self.revision, source, reached)
+            # What this node's memory lacks comes back with the stream of changes; who waits for an act need not.
+            told = [
+                memory(change.device, change.timer)
+                for change in planned
+                if change.tell == "all" and change.device.imei not in refused
+            ]
+            if told:
+                await asyncio.to_thread(self._node.set_timers, told)
             if not refused:
                 return
             self.state.refused += len(refused)
@@ -334,26 +347,19 @@ class Keeper:
             await self.take_shifts()
             # A crash may have come between: then the shift is in force already, and part of the index is not.
             before = before.with_shifts(tuple(one for one in before.shifts if one.id != event.shift.id))
-            await self.reindex(before, event.shift.first, event.shift.last)
+            await self.reindex(before)
         else:
             taken = [one for one in before.shifts if one.id == event.id]
             await self.store.remove_shift(event.id)
             await self.take_shifts()
-            if taken or self._rules.shifts != before.shifts:
-                await self.reindex(before, 0, NEVER)
-            else:
-                # In force no longer, but nobody knows how far the index had come.
-                await self.reindex(None, 0, NEVER)
+            # Where it is not in force any more, nobody knows how far the index had come.
+            await self.reindex(before if taken else None)
 
-    async def reindex(self, before: Rules | None, first: int, last: int) -> None:
-        """Commits devices anew whose deadline is another than by the rules of before; None: all."""
-        after, everything = None, (first, last) == (0, NEVER)
+    async def reindex(self, before: Rules | None) -> None:
+        """Commits all devices anew whose timer is another than by the rules of before; None: all of them."""
+        after = None
         while True:
-            page = (
-                await self.store.scan(after, _BATCH)
-                if everything
-                else await self.store.scan(after, _BATCH, first, last)
-            )
+            page = await self.store.scan(after, _PAGE)
             todo = page.devices
             while todo:
                 if before is None:

@@ -89,12 +89,9 @@ def from_journal(record: Sequence[Any]) -> Recorded:
 
 def from_audit(line: Mapping[str, Any]) -> list[Event | ShiftSet | ShiftRemoved]:
     """What a line of the audit trail changes: nothing, for many kinds. Raises ValueError where it is not understood."""
-    identity, at, agent, reason = (
-        f"{line['node']}:{line['n']}",
-        line["at"],
-        line.get("agent", ""),
-        line.get("reason", ""),
-    )
+    # Of two acts of one second the later must have the greater id, as a string.
+    identity = f"{line['node']}:{line['n']:012}"
+    at, agent, reason = line["at"], line.get("agent", ""), line.get("reason", "")
     try:
         match line["kind"]:
             case "freeze" | "unfreeze" | "extend" | "lift" as kind:
@@ -103,13 +100,15 @@ def from_audit(line: Mapping[str, Any]) -> list[Event | ShiftSet | ShiftRemoved]
             case "expired":
                 return [Expired(imei, Expiry(deadline, at)) for imei, deadline in line["devices"]]
             case "ended":
-                return [Ended(imei, End(at, why, line["sequence"])) for imei, why in line["devices"]]
+                return [Ended(imei, End(over, why, line["sequence"])) for imei, why, over in line["devices"]]
             case "timed":
                 return [Timed(line["imei"], National(line["sequence"], line["start"], line["deadline"]))]
             case "replaced":
                 carried = msgspec.convert(line["device"], _DeviceLine)
                 old = Device(line["old"], carried.starts, End(), carried.acts, carried.national, carried.expiry)
-                return [Inherited(line["new"], old), Ended(line["old"], End(at, "replaced"))]
+                # With the sequence of what is known of it: what the national database has said of it is over too.
+                known = carried.national.sequence if carried.national is not None else 0
+                return [Inherited(line["new"], old), Ended(line["old"], End(at, "replaced", known))]
             case "shift":
                 first, last, days = line["first"], line["last"], line["days"]
                 return [ShiftSet(Shift(at, identity, first, last, days, agent, reason))]
@@ -161,32 +160,37 @@ def _put(work: _Work, event: Event, rules: Rules) -> None:
     work.device = after = grey.apply(before, event)
     if isinstance(event, Attempted):
         if event.imsi is not None:
-            _queue(
-                work, Message("black-attempt", event.imei, event.imsi, 0, event.at, event.msisdn or "", ATTEMPT_APART)
-            )
-        return
-    if after is before:
-        return
-    if isinstance(event, Started):
-        if event.imsi is not None and not _knows(before.seen, event.imsi) and _knows(after.seen, event.imsi):
-            timer = grey.timer(after, rules)
-            if timer is not None and timer.state == "running":
-                message = Message("grey-granted", event.imei, event.imsi, after.end.at, event.at, event.msisdn or "")
-                _queue(work, message)
-    elif isinstance(event, Expired):
+            number = event.msisdn or ""
+            _queue(work, Message("black-attempt", event.imei, event.imsi, 0, event.at, number, ATTEMPT_APART))
+    elif after is not before:
+        # What must be said follows from how the device stands, not from the event: events may come in any order.
+        _withdraw(work, before, after)
         timer = grey.timer(after, rules)
         if timer is not None and timer.state == "expired":
-            mark, at = after.end.at, event.expiry.at
-            _queue(work, Message("report-expired", event.imei, "", mark, at))
+            _tell_expired(work, after)
+        elif timer is not None and timer.state == "running" and after.seen is not before.seen:
             for seen in after.seen:
-                _queue(work, Message("black-expired", event.imei, seen.imsi, mark, at, seen.msisdn))
-    elif isinstance(event, Ended):
-        for seen in before.seen:
-            if not _knows(after.seen, seen.imsi):
-                for kind in ("grey-granted", "black-expired"):
-                    key = (kind, event.imei, seen.imsi, before.end.at)
-                    if work.messages.pop(key, None) is None:
-                        work.withdrawn.append(key)
+                if not _knows(before.seen, seen.imsi):
+                    _queue(work, Message("grey-granted", after.imei, seen.imsi, after.end.at, seen.at, seen.msisdn))
+
+
+def _tell_expired(work: _Work, device: Device) -> None:
+    mark, at = device.end.at, device.expiry.at
+    _queue(work, Message("report-expired", device.imei, "", mark, at))
+    for seen in device.seen:
+        _queue(work, Message("black-expired", device.imei, seen.imsi, mark, at, seen.msisdn))
+
+
+def _withdraw(work: _Work, before: Device, after: Device) -> None:
+    """Takes back what has not gone out to subscribers of a timer that is over."""
+    if before.end == after.end:
+        return
+    for seen in before.seen:
+        if not _knows(after.seen, seen.imsi):
+            for kind in ("grey-granted", "black-expired"):
+                key = (kind, before.imei, seen.imsi, before.end.at)
+                if work.messages.pop(key, None) is None and work.version:
+                    work.withdrawn.append(key)
 
 
 def _knows(subscribers: tuple[Seen, ...], imsi: str) -> bool:

@@ -31,8 +31,8 @@ Command: TypeAlias = tuple[str | int | bytes, ...]
 Prepared: TypeAlias = Command | Callable[[], Command]
 """A command, or what makes it when it is its turn: then the server works on one while the next is made."""
 Reply: TypeAlias = Any
-_SENTINELS_SHARE: Final = 0.25
-"""The part of the time limit in which all sentinels may answer; one of them may hang."""
+_SHARE: Final = 0.25
+"""The part of the time limit in which those who know the masters may answer; one of them may hang."""
 _OTHER_MASTER: Final = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY"})
 
 
@@ -309,7 +309,7 @@ class Nodes:
         """What those answered that did so soon."""
         asking = {asyncio.create_task(self._ask(one, command, sentinel)): one for one in endpoints}
         try:
-            await asyncio.wait(asking, timeout=self.settings.timeout * _SENTINELS_SHARE)
+            await asyncio.wait(asking, timeout=self.settings.timeout * _SHARE)
         finally:
             for task in asking:
                 task.cancel()
@@ -331,9 +331,9 @@ class Nodes:
 
     async def _of_cluster(self) -> list[Endpoint]:
         known = list(dict.fromkeys([*self._endpoints, *self._masters]))
-        answers = await self._asked(known, ("CLUSTER", "SLOTS"), False)
         tls = self._endpoints[0].tls
-        for asked, rows in answers:
+        views: dict[tuple[Endpoint, ...], None] = {}
+        for asked, rows in await self._asked(known, ("CLUSTER", "SLOTS"), False):
             owner: dict[int, Endpoint] = {}
             for first, last, master, *_ in rows:
                 host = master[0].decode() if master[0] else asked.host
@@ -341,8 +341,14 @@ class Nodes:
                     if first <= slot <= last:
                         owner[slot] = Endpoint(host, master[1], "", tls)
             if all(slot in owner for slot in self._slots):
-                return [owner[slot] for slot in self._slots]
-        raise StoreError("no node of the cluster knows who holds all of it")
+                views[tuple(owner[slot] for slot in self._slots)] = None
+        # After a failover some nodes may not know yet: one is believed whose masters are there and say that they are.
+        for view in views:
+            masters = set(view)
+            answers = await self._asked(masters, ("ROLE",), False)
+            if len(answers) == len(masters) and all(role[0] == b"master" for _, role in answers):
+                return list(view)
+        raise StoreError("no node of the cluster knows a master for every part of it")
 
 
 class _Limit:

@@ -1,9 +1,9 @@
 """The store of one node: an SQLite file beside its journal.
 
-Write-ahead log, every commit on the disk (`synchronous=FULL`) before it returns. One thread owns the connection;
-asyncio waits for it, and nothing else does. The file is this node's alone: a lock beside it keeps a second process out, because
-two nodes that each take the file's changes for their own would each lack the other's. Interface: `store`; layout:
-docs/formats.md.
+Write-ahead log; every commit is on the disk (`synchronous=FULL`) before it returns. One thread owns the connection;
+asyncio waits for it, and nothing else does. The file is this node's alone: a lock beside it keeps a second process out,
+because two nodes that each take the file's changes for their own would each lack the other's. Interface: `store`;
+layout: docs/formats.md.
 """
 
 from __future__ import annotations

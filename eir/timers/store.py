@@ -41,8 +41,9 @@ class LostError(StoreError):
 class Message(Struct, frozen=True, array_like=True, gc=False):
     """Something that must go out: an SMS to a subscriber of a device, or a report upwards (without a subscriber).
 
-    `mark` tells the timers of one device apart: it is the end of the timer before. `apart`: not within so many seconds
-    of the last one with this key; 0: never again.
+    `mark` tells the timers of one device apart: it is the end of the timer before. `apart`: a message is dropped where
+    the last one with this key was less than so many seconds before, whatever became of that; 0: ever before. One that
+    was withdrawn counts as well.
     """
 
     kind: MessageKind
@@ -132,16 +133,17 @@ class Store(Protocol):
     ) -> frozenset[int]:
         """Writes changes and, in the same transaction, how far `source` is in the store (never backwards).
 
-        Returns the IMEIs of changes that were not written, because another node has changed the device, or the shifts
-        (`revision`), meanwhile: to be worked out and committed again. Where a store is divided, each part is written
-        whole or not at all, and keeps a cursor of its own. Raises LostError, until `position` has been asked again.
+        Returns the IMEIs of changes that were not written, to be worked out and committed again: where another node has
+        changed one of the devices meanwhile, all of the same part of the store; where the shifts have changed
+        (`revision`), all. A part is written whole, its cursor included, or not at all, so that what was refused is not
+        behind the cursor. Raises LostError, until `position` has been asked again.
         """
 
     async def mark(self, source: str, position: int) -> None:
         """Says that everything of `source` up to a position is in, for all parts of the store. Raises LostError."""
 
     async def position(self, source: str) -> int:
-        """Up to where everything of `source` is in the store, whatever it may have lost meanwhile; 0 at first."""
+        """Up to where everything of `source` is in all parts of the store, whatever they may have lost; 0 at first."""
 
     async def due(self, until: int, most: int) -> list[int]:
         """IMEIs of running timers with a deadline up to `until`, the earliest first."""
@@ -149,8 +151,8 @@ class Store(Protocol):
     async def scan(self, after: bytes | None, most: int, first: int = 0, last: int = NEVER) -> Page:
         """Devices page by page (about `most` each): all of them, or those with a deadline from `first` to `last`.
 
-        With a range, only running and expired timers. What changes meanwhile may or may not be seen; what does not is
-        seen once.
+        With a range, only running and expired timers: others have no deadline in the index. What changes meanwhile may
+        or may not be seen; what does not is seen once.
         """
 
     async def counts(self) -> Counts:
@@ -175,7 +177,7 @@ class Store(Protocol):
         """Adds a shift, once; the revision rises."""
 
     async def remove_shift(self, identity: str) -> None:
-        """Takes a shift away, for good: it cannot be added again. The revision rises."""
+        """Takes a shift away, for good: it cannot be added again, nor for the first time. The revision rises."""
 
     async def setting(self, name: str) -> bytes | None:
         """A value that the control plane keeps in the store."""
@@ -184,7 +186,11 @@ class Store(Protocol):
         """Keeps a value."""
 
     async def lease(self, name: str, holder: str, seconds: float) -> bool:
-        """Whether `holder` may do a work that one node does, for so long from now; asked again, it goes on."""
+        """Whether `holder` may do a work that one node does, for so long from now; asked again, it goes on.
+
+        Saves work, and is no fence: a holder that was held up may overlap with the next, so what they do must be the
+        same done twice.
+        """
 
     async def publish(self, head: Head) -> None:
         """Shows the other nodes where this node's audit trail stands."""

@@ -125,14 +125,20 @@ class Sweep:
 
     async def _end_listed(self) -> None:
         """Ends the timers of devices that the lists now decide."""
-        if time.monotonic() < self._compare_at:
+        now = int(time.time())
+        # Stale lists end nothing, as they expire nothing; and a clock that is years ahead makes any lists stale.
+        if time.monotonic() < self._compare_at or self._horizon(now) != now:
             return
         self._compare_at = time.monotonic() + _RELIST
         info = self._node.snapshot_info()
         listed = await asyncio.to_thread(self._node.timers_listed, int(time.time()))
         for first in range(0, len(listed), _BATCH):
             batch = listed[first : first + _BATCH]
-            devices = [(imei, "verified" if rule in _VERIFIED else "blacklisted") for imei, rule in batch]
+            # Behind the start in any case: one of the same second, or of a clock that was ahead, is over as well.
+            devices = [
+                (imei, "verified" if rule in _VERIFIED else "blacklisted", max(now, start + 1))
+                for imei, start, rule in batch
+            ]
             await self._note(kind="ended", devices=devices, sequence=info["sequence"] if info is not None else 0)
             self.state.ended += len(devices)
             if not await self._lead():
@@ -148,5 +154,5 @@ class Sweep:
             return
         if known is not None:
             log.warning("the country's calendar has changed: all deadlines are made anew")
-            await keeper.reindex(None, 0, NEVER)
+            await keeper.reindex(None)
         await keeper.store.set_setting("calendar", calendar)

@@ -39,6 +39,9 @@ class Damaged:
 
     def __init__(self, grown: Path, copy: Path) -> None:
         shutil.copytree(grown, copy)
+        # Image and store would make good what the journal has lost; here the journal is alone.
+        for path in copy.glob("timers.*"):
+            path.unlink()
         self.segments = sorted((copy / "journal").glob("*.eirj"))
         self.lost: set[int] = set()
         """Numbers of the devices whose record was touched; a header that is touched costs no record."""

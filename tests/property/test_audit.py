@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from hypothesis import given
@@ -47,10 +48,19 @@ def make_trail(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.jsonl"))
 
 
+@cache
+def content_of_a_trail() -> dict[str, bytes]:
+    with scratch() as directory:
+        return {path.name: path.read_bytes() for path in make_trail(directory)}
+
+
 @contextmanager
 def trail() -> Iterator[list[Path]]:
+    """The segments of a trail that a test may do with as it likes."""
     with scratch() as directory:
-        yield make_trail(directory)
+        for name, content in content_of_a_trail().items():
+            (directory / name).write_bytes(content)
+        yield sorted(directory.iterdir())
 
 
 @given(st.lists(st.lists(ENTRIES, min_size=1, max_size=3), min_size=1, max_size=4))

@@ -12,9 +12,11 @@ use eir_core::diameter::framing::{Frame, Header, frame};
 use eir_core::diameter::s13::{Answered, Door, Outcome};
 use eir_core::grey::GreyTable;
 use eir_core::imei::Malformed;
+use eir_core::in_use::InUse;
 use eir_core::journal::{Event, Journal, Progress};
 use eir_core::lists::{BuildOptions, FileKind, Overlay, Snapshot};
 use eir_core::policy::{Policy, Status};
+use eir_core::recent::Recent;
 use eir_core::verdict::{Facts, Rule};
 use proptest::prelude::*;
 use support::*;
@@ -45,6 +47,8 @@ struct Desk {
     grey: GreyTable,
     policy: Policy,
     answers: Answers,
+    in_use: InUse,
+    recent: Recent,
 }
 
 impl Desk {
@@ -56,13 +60,21 @@ impl Desk {
             grey: GreyTable::default(),
             policy: Policy::default(),
             answers: Answers::new("eir.test", "test", 0x5555_AAAA),
+            in_use: InUse::new(1 << 16, 0),
+            recent: Recent::default(),
         }
     }
 
     fn handle(&self, message: &[u8]) -> (Outcome, Vec<u8>) {
         let (snapshot, now) = (Some(&*self.snapshot), 1_000);
         let facts = Facts { snapshot, overlay: &self.overlay, grey: &self.grey, policy: &self.policy, now };
-        let door = Door { facts, answers: &self.answers, journal: &NoJournal };
+        let door = Door {
+            facts,
+            answers: &self.answers,
+            journal: &NoJournal,
+            in_use: Some(&self.in_use),
+            recent: Some(&self.recent),
+        };
         let together = |messages: &[&[u8]]| {
             let (mut out, mut outcomes) = (Vec::new(), Vec::new());
             door.handle(messages, &mut out, |_, outcome| outcomes.push(outcome));

@@ -11,9 +11,11 @@ use eir_core::UnixTime;
 use eir_core::diameter::eca::Answers;
 use eir_core::diameter::s13::{Answered, Door, Hold, Outcome};
 use eir_core::grey::{ATTEMPT_INTERVAL, BreakerLimits, GreyTable, Schedule, Timer};
+use eir_core::in_use::InUse;
 use eir_core::journal::{self, Event, Journal, OverlayChange, Progress, RECORD};
 use eir_core::lists::{BuildOptions, FileKind, List, Overlay, Snapshot};
 use eir_core::policy::{Policy, Prefix, Status};
+use eir_core::recent::{self, Recent};
 use eir_core::verdict::{Facts, Rule};
 use proptest::prelude::*;
 use support::*;
@@ -77,6 +79,8 @@ struct Desk {
     policy: Policy,
     answers: Answers,
     journal: Memory,
+    in_use: InUse,
+    recent: Recent,
     now: Cell<UnixTime>,
 }
 
@@ -89,6 +93,8 @@ impl Desk {
             policy: Policy { schedule: Schedule::new(Vec::new(), 30 * DAY), ..Policy::default() },
             answers: Answers::new("eir.test", "test", 1),
             journal: Memory::default(),
+            in_use: InUse::new(1 << 16, NOW / DAY),
+            recent: Recent::default(),
             now: Cell::new(NOW),
         }
     }
@@ -107,7 +113,8 @@ impl Desk {
             policy: &self.policy,
             now: self.now.get(),
         };
-        Door { facts, answers: &self.answers, journal: &self.journal }
+        let (in_use, recent) = (Some(&self.in_use), Some(&self.recent));
+        Door { facts, answers: &self.answers, journal: &self.journal, in_use, recent }
     }
 
     /// Sends an ECR; what became of it, and the status on the wire where there was an answer.
@@ -490,4 +497,44 @@ proptest! {
         prop_assert_eq!((grey.len(), grey.tripped()), (desk.grey.len(), desk.grey.tripped()));
         prop_assert_eq!(grey.running(desk.now.get()), desk.grey.running(desk.now.get()));
     }
+}
+
+#[test]
+fn every_device_that_is_decided_is_in_use_with_its_subscriber() {
+    let desk = Desk::new();
+    let mut out = Vec::new();
+    let (black, grey) = (request(BLACK_DEVICE, None), request(DEVICE, Some(FIRST)));
+    let (malformed, meid) = (request("3520990017614x", Some(FIRST)), b"nonsense".to_vec());
+    desk.door().handle(&[&black, &grey, &malformed, &meid], &mut out, |_, _| ());
+    desk.ask(DEVICE, Some(SECOND));
+    let mut pairs = Vec::new();
+    desk.in_use.for_each_pair(NOW / DAY, |imei, imsi| pairs.push((imei, imsi)));
+    pairs.sort_unstable();
+    let of_device = |subscriber| (imei(DEVICE), Some(imsi(subscriber)));
+    assert_eq!(pairs, [(imei(BLACK_DEVICE), None), of_device(FIRST), of_device(SECOND)]);
+    desk.now.set(NOW + DAY);
+    desk.ask(BLACK_DEVICE, None);
+    assert_eq!(desk.in_use.last_day(imei(BLACK_DEVICE)), Some(NOW / DAY + 1));
+    assert_eq!(desk.in_use.last_day(imei(DEVICE)), Some(NOW / DAY));
+}
+
+#[test]
+fn answers_that_are_not_white_are_remembered_when_they_leave() {
+    let desk = Desk::new();
+    let hold = desk.held(DEVICE, Some(FIRST));
+    assert_eq!(desk.recent.for_device(imei(DEVICE)), []);
+    desk.journal.sync_all();
+    desk.release(DEVICE, Some(FIRST), &hold);
+    let answer = |at, imsi, status, rule| recent::Answer { at, imsi, status, rule };
+    let first = answer(NOW, Some(imsi(FIRST)), Status::Grey, Rule::FirstAttach);
+    assert_eq!(desk.recent.for_device(imei(DEVICE)), [first]);
+    desk.overlay.set(imei(DEVICE), OverlayChange::Listed(List::White), "");
+    desk.ask(DEVICE, None);
+    desk.overlay.set(imei(DEVICE), OverlayChange::Listed(List::Black), "");
+    desk.now.set(NOW + 5);
+    let hold = desk.held(DEVICE, None);
+    desk.now.set(NOW + 6);
+    desk.release(DEVICE, None, &hold);
+    let second = answer(NOW + 6, None, Status::Black, Rule::Black);
+    assert_eq!(desk.recent.for_device(imei(DEVICE)), [second, first]);
 }

@@ -425,6 +425,6 @@ impl Connection {
 }
 
 /// Seconds since 1970; 0 where the clock stands before it.
-fn now() -> UnixTime {
+pub(crate) fn now() -> UnixTime {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as UnixTime)
 }

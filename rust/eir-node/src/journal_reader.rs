@@ -12,6 +12,9 @@ use eir_core::journal::{self, Event, RECORD};
 
 use crate::journal_writer::segments;
 
+/// No file has octets beyond.
+const FARTHEST: u64 = i64::MAX as u64;
+
 /// A reader of one journal's directory.
 pub struct JournalReader {
     directory: PathBuf,
@@ -20,6 +23,9 @@ pub struct JournalReader {
 
 struct Segment {
     file: File,
+    /// The number that its name says, which is what segments are in order of.
+    named: u64,
+    /// The number of its first record.
     first: u64,
 }
 
@@ -37,43 +43,48 @@ impl JournalReader {
     /// Where the directory or a segment cannot be read.
     pub fn read(&mut self, after: u64, until: u64, most: usize, mut then: impl FnMut(u64, Event)) -> io::Result<u64> {
         let (mut reached, mut left) = (after, most as u64);
-        while reached < until && left > 0 {
-            let next = reached + 1;
-            if self.open.as_ref().is_none_or(|segment| next < segment.first) && !self.enter(next)? {
+        let mut next = after.saturating_add(1);
+        if self.open.as_ref().is_none_or(|segment| next < segment.first) {
+            self.enter(next)?;
+        }
+        while let Some(segment) = &self.open {
+            // A gap: what lay there was lost, or let go.
+            next = next.max(segment.first);
+            let wanted = (until.saturating_add(1).saturating_sub(next)).min(left);
+            if wanted == 0 {
                 break;
             }
-            let Some(segment) = &self.open else { break };
-            // A gap: what lay there was lost, or let go.
-            let next = next.max(segment.first);
-            let wanted = until.saturating_sub(next).saturating_add(1).min(left);
             let mut octets = vec![0; wanted as usize * RECORD];
-            let got = read_at_most(&segment.file, &mut octets, (next - segment.first + 1) * RECORD as u64)?;
+            let offset = (next - segment.first).saturating_add(1).saturating_mul(RECORD as u64);
+            let got = read_at_most(&segment.file, &mut octets, offset.min(FARTHEST))?;
             let whole = (got / RECORD) as u64;
-            journal::replay(next, octets.get(..got).unwrap_or_default(), &mut then);
-            left -= whole;
+            journal::replay(next, octets.get(..whole as usize * RECORD).unwrap_or_default(), &mut then);
             if whole > 0 {
-                reached = next + whole - 1;
+                left -= whole;
+                next += whole;
+                reached = next - 1;
             }
-            if whole < wanted && left > 0 && !self.go_on()? {
+            // Segments are gone through in the order of their names, each once: whatever their headers say, this ends.
+            if whole < wanted && !self.go_on()? {
                 break;
             }
         }
         Ok(reached)
     }
 
-    /// Opens the segment that holds a record, or else the next that there is; whether there is one.
-    fn enter(&mut self, next: u64) -> io::Result<bool> {
+    /// Opens the segment that holds a record, or else the next that there is.
+    fn enter(&mut self, next: u64) -> io::Result<()> {
         let there = segments(&self.directory)?;
         let at = there.partition_point(|(first, _)| *first <= next).saturating_sub(1);
         self.open = there.get(at).map(open).transpose()?;
-        Ok(self.open.is_some())
+        Ok(())
     }
 
     /// Opens the segment after the one that is open; whether there is one.
     fn go_on(&mut self) -> io::Result<bool> {
         let Some(present) = &self.open else { return Ok(false) };
         let there = segments(&self.directory)?;
-        let Some(next) = there.iter().find(|(first, _)| *first > present.first) else { return Ok(false) };
+        let Some(next) = there.iter().find(|(named, _)| *named > present.named) else { return Ok(false) };
         self.open = Some(open(next)?);
         Ok(true)
     }
@@ -85,7 +96,7 @@ fn open((named, path): &(u64, PathBuf)) -> io::Result<Segment> {
     let got = read_at_most(&file, &mut header, 0)?;
     // A damaged header is made good by the name, as at a start.
     let first = if got == RECORD { journal::read_segment_header(&header) } else { None };
-    Ok(Segment { file, first: first.unwrap_or(*named) })
+    Ok(Segment { file, named: *named, first: first.unwrap_or(*named) })
 }
 
 /// Fills the place as far as the file goes; how far that was.

@@ -15,9 +15,11 @@ use eir_core::diameter::s13::Door;
 use eir_core::grey::{GreyTable, Timer};
 use eir_core::image::Covered;
 use eir_core::imei::Imei;
+use eir_core::in_use::InUse;
 use eir_core::journal::{self, Event as Record, Journal, MAX_REASON, OverlayChange, Replayed};
 use eir_core::lists::{Overlay, Snapshot};
 use eir_core::policy::Policy;
+use eir_core::recent::Recent;
 use eir_core::verdict::{Facts, Request, Rule, Verdict, verdict, verdict_observed};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,7 +28,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::connection::{Command, Connection, Handle};
+use crate::connection::{Command, Connection, Handle, now};
 use crate::events::Events;
 use crate::image_file::{self, Found};
 use crate::journal_reader::JournalReader;
@@ -39,6 +41,8 @@ const COMMANDS_PER_CONNECTION: usize = 256;
 const BACKLOG: i32 = 1024;
 /// How long the control plane's own records may take to the disk.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
+
+const DAY: UnixTime = 24 * 3600;
 
 /// How a node is set up.
 #[derive(Debug, Clone)]
@@ -61,6 +65,8 @@ pub struct NodeConfig {
     pub journal: JournalConfig,
     /// The image that memory is restored from at start, where there is one.
     pub image: Option<PathBuf>,
+    /// Octets of the table of devices in use; 0: none is kept.
+    pub in_use_bytes: usize,
 }
 
 /// The lists and settings in force; replaced whole.
@@ -81,6 +87,8 @@ pub(crate) struct Shared {
     answers: Answers,
     overlay: Overlay,
     grey: Arc<GreyTable>,
+    in_use: InUse,
+    recent: Recent,
     connections: Mutex<HashMap<u64, Arc<Handle>>>,
     open_connections: AtomicUsize,
     next_connection: AtomicU64,
@@ -99,7 +107,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     #[inline]
     pub(crate) fn door<'a>(&'a self, world: &'a World, now: UnixTime) -> Door<'a, JournalWriter> {
-        Door { facts: self.facts(world, now), answers: &self.answers, journal: &self.journal }
+        let in_use = (self.config.in_use_bytes != 0).then_some(&self.in_use);
+        let (facts, recent) = (self.facts(world, now), Some(&self.recent));
+        Door { facts, answers: &self.answers, journal: &self.journal, in_use, recent }
     }
 
     #[inline]
@@ -209,6 +219,8 @@ impl Node {
             answers: Answers::new(&config.origin_host, &config.origin_realm, config.origin_state_id),
             overlay,
             grey,
+            in_use: InUse::new(config.in_use_bytes, now() / DAY),
+            recent: Recent::default(),
             connections: Mutex::default(),
             open_connections: AtomicUsize::new(0),
             next_connection: AtomicU64::new(1),
@@ -430,14 +442,14 @@ impl Node {
         }
     }
 
-    /// Every timer whose device the lists now decide, whoever its subscriber, with the rule; none without lists, or where
+    /// Every timer whose device the lists now decide, whoever its subscriber, with its start and the rule; none without lists, or where
     /// everything is answered white.
     #[must_use]
-    pub fn timers_listed(&self, now: UnixTime) -> Vec<(Imei, Rule)> {
+    pub fn timers_listed(&self, now: UnixTime) -> Vec<(Imei, UnixTime, Rule)> {
         let world = self.shared.world.load_full();
         let facts = self.shared.facts(&world, now);
         let mut found = Vec::new();
-        self.shared.grey.for_each(|imei, _| {
+        self.shared.grey.for_each(|imei, timer| {
             let rule = verdict(&Request { imei: Ok(imei), imsi: None }, &facts).rule;
             let listed = matches!(
                 rule,
@@ -450,7 +462,7 @@ impl Node {
                     | Rule::WhiteRange
             );
             if listed {
-                found.push((imei, rule));
+                found.push((imei, timer.start, rule));
             }
         });
         found
@@ -460,6 +472,18 @@ impl Node {
     #[must_use]
     pub fn grey(&self) -> &GreyTable {
         &self.shared.grey
+    }
+
+    /// Which devices are in use.
+    #[must_use]
+    pub fn in_use(&self) -> &InUse {
+        &self.shared.in_use
+    }
+
+    /// The last answers that were not white.
+    #[must_use]
+    pub fn recent(&self) -> &Recent {
+        &self.shared.recent
     }
 
     /// The journal.

@@ -204,6 +204,7 @@ impl Node {
                 max_bytes: journal_max_bytes,
             },
             image,
+            in_use_bytes: 0,
         };
         Ok(Self(py.detach(|| node::Node::start(config, policy.0.clone()))?))
     }
@@ -271,9 +272,9 @@ impl Node {
         py.detach(|| self.0.set_timers(entries));
     }
 
-    fn timers_listed(&self, py: Python<'_>, now: UnixTime) -> Vec<(u64, &'static str)> {
+    fn timers_listed(&self, py: Python<'_>, now: UnixTime) -> Vec<(u64, UnixTime, &'static str)> {
         let listed = py.detach(|| self.0.timers_listed(now));
-        listed.into_iter().map(|(imei, rule)| (imei.number(), rule.name())).collect()
+        listed.into_iter().map(|(imei, start, rule)| (imei.number(), start, rule.name())).collect()
     }
 
     fn listen(&self, host: IpAddr, port: u16) -> PyResult<(String, u16)> {

@@ -13,9 +13,11 @@ use eir_core::diameter::ecr::Ecr;
 use eir_core::diameter::framing::{Frame, Header, PROXIABLE, frame};
 use eir_core::diameter::s13::{Answered, Door, Outcome};
 use eir_core::grey::GreyTable;
+use eir_core::in_use::InUse;
 use eir_core::journal::{Event, Journal, Progress};
 use eir_core::lists::{BuildOptions, FileKind, Overlay, Snapshot, SnapshotBuilder};
 use eir_core::policy::Policy;
+use eir_core::recent::Recent;
 use eir_core::verdict::Facts;
 use libfuzzer_sys::fuzz_target;
 
@@ -48,6 +50,8 @@ struct World {
     policy: Policy,
     answers: Answers,
     journal: Counting,
+    in_use: InUse,
+    recent: Recent,
 }
 
 impl World {
@@ -70,6 +74,8 @@ impl World {
             policy: Policy { home_mccs: vec![1], hard_reasons: vec!["stolen".into()], ..Policy::default() },
             answers: Answers::new("eir.test", "test", 1),
             journal: Counting::default(),
+            in_use: InUse::new(1 << 16, 0),
+            recent: Recent::default(),
         }
     }
 
@@ -89,7 +95,7 @@ impl World {
             policy: &self.policy,
             now: 1_000,
         };
-        let door = Door { facts, answers: &self.answers, journal: &self.journal };
+        let door = Door { facts, answers: &self.answers, journal: &self.journal, in_use: Some(&self.in_use), recent: Some(&self.recent) };
         let mut out = Vec::new();
         let mut outcome = Outcome::Punt;
         door.handle(&[message], &mut out, |_, became| outcome = became);

@@ -1,8 +1,9 @@
 //! Bytes in to bytes out, in process: what one ECR costs without sockets.
 //!
-//! `answer SNAPSHOT LISTED TACS COUNT`: asks about COUNT devices drawn at random from the LISTED ones that the program
+//! `answer SNAPSHOT LISTED TACS COUNT IN_USE`: asks about COUNT devices drawn at random from the LISTED ones that the program
 //! `lists` put over TACS TACs, but for a tenth of them, which no list knows and whose timer runs; prints one JSON line
-//! with the percentiles of the time that one answer takes. Reading the clock costs a good part of an answer's time, so
+//! with the percentiles of the time that one answer takes. As in a node, it is noted which devices are in use: in a table
+//! of IN_USE octets (0: switched off) in which nine devices in ten have been seen today, and the others before. Reading the clock costs a good part of an answer's time, so
 //! times are taken over groups of eight answers and divided.
 
 use std::io::Write;
@@ -14,15 +15,19 @@ use eir_core::diameter::avp;
 use eir_core::diameter::eca::Answers;
 use eir_core::diameter::s13::{Door, Outcome};
 use eir_core::grey::{GreyTable, Timer};
-use eir_core::imei::Imei;
+use eir_core::imei::{Imei, Imsi};
+use eir_core::in_use::InUse;
 use eir_core::journal::{Event, Journal, Progress};
 use eir_core::lists::Overlay;
 use eir_core::policy::{Policy, Prefix};
+use eir_core::recent::Recent;
 use eir_core::verdict::Facts;
 use eir_node::snapshot_file;
 
 /// Answers timed together.
 const GROUP: usize = 8;
+
+const SUBSCRIBER: &[u8] = b"001010000000001";
 
 /// A journal that nothing is written to: every device here is known.
 struct NoJournal;
@@ -52,7 +57,7 @@ fn ecr(imei: Imei, number: u32) -> Vec<u8> {
     avp::write(&mut body, 264, 0, b"mme-0001.epc.mnc001.mcc001.3gppnetwork.org");
     avp::write(&mut body, 296, 0, b"epc.mnc001.mcc001.3gppnetwork.org");
     avp::write(&mut body, 283, 0, b"epc.mnc001.mcc001.3gppnetwork.org");
-    avp::write(&mut body, 1, 0, b"001010000000001");
+    avp::write(&mut body, 1, 0, SUBSCRIBER);
     let mut terminal = Vec::new();
     avp::write(&mut terminal, 1402, 10_415, format!("{imei}0").as_bytes());
     avp::write(&mut terminal, 1403, 10_415, b"01");
@@ -69,7 +74,9 @@ fn ecr(imei: Imei, number: u32) -> Vec<u8> {
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let [path, listed, tacs, count] = arguments.as_slice() else { panic!("answer SNAPSHOT LISTED TACS COUNT") };
+    let [path, listed, tacs, count, octets] = arguments.as_slice() else {
+        panic!("answer SNAPSHOT LISTED TACS COUNT IN_USE")
+    };
     let number = |text: &String| text.parse::<u64>().expect("a number");
     let (devices, count) = (Devices { count: number(listed), tacs: number(tacs) }, number(count));
     let snapshot = snapshot_file::open(Path::new(path)).expect("a snapshot");
@@ -92,10 +99,15 @@ fn main() {
         policy: &policy,
         now: snapshot.header().created_at,
     };
-    let door = Door { facts, answers: &answers, journal: &NoJournal };
+    let today = facts.now / 86_400;
+    let (in_use, recent) = (InUse::new(number(octets) as usize, today), Recent::default());
+    let door = Door { facts, answers: &answers, journal: &NoJournal, in_use: Some(&in_use), recent: Some(&recent) };
 
     let device = |draw| if draw % 10 == 0 { unlisted(draw) } else { devices.device(mix(draw) % devices.count) };
     let drawn: Vec<Imei> = (0..count).map(device).collect();
+    for (place, imei) in drawn.iter().enumerate() {
+        in_use.mark(*imei, Imsi::from_digits(SUBSCRIBER), today - u32::from(place % 10 == 0));
+    }
     // As off a socket, requests lie in a few hot buffers: what is cold is what the answer looks up.
     let mut requests: [Vec<u8>; GROUP] = std::array::from_fn(|number| ecr(drawn[number], number as u32));
     let digits = requests[0].windows(15).position(|part| part == format!("{}0", drawn[0]).as_bytes()).expect("an IMEI");
@@ -118,10 +130,11 @@ fn main() {
     times.sort_by(f64::total_cmp);
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
     println!(
-        "{{\"answer_ns_p50\": {:.1}, \"answer_ns_p99\": {:.1}, \"answers\": {}, \"request_octets\": {}}}",
+        "{{\"answer_ns_p50\": {:.1}, \"answer_ns_p99\": {:.1}, \"answers\": {}, \"request_octets\": {}, \"in_use\": {}}}",
         at(0.5),
         at(0.99),
         times.len() * GROUP,
-        requests[0].len()
+        requests[0].len(),
+        in_use.len()
     );
 }

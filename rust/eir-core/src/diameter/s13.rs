@@ -12,8 +12,10 @@ use super::framing::{ERROR, Header, REQUEST};
 use crate::UnixTime;
 use crate::grey::{Refused, Timer};
 use crate::imei::Imei;
+use crate::in_use::InUse;
 use crate::journal::{Event, Journal, Progress};
 use crate::policy::Status;
+use crate::recent::{self, Recent};
 use crate::verdict::{Facts, Request, Rule, Verdict, verdict};
 
 const DAY: UnixTime = 24 * 3600;
@@ -73,25 +75,36 @@ pub struct Door<'a, J> {
     pub answers: &'a Answers,
     /// Where records go.
     pub journal: &'a J,
+    /// Where it is noted that a device is in use.
+    pub in_use: Option<&'a InUse>,
+    /// Where answers are noted that are not white.
+    pub recent: Option<&'a Recent>,
 }
 
 impl<J: Journal> Door<'_, J> {
     /// Takes up to [`GROUP`] whole messages, in order; answers are appended to `out`, and `then` is told what became of
     /// each. More messages than that are left alone.
     ///
-    /// What the lists hold of the devices is asked for before the first answer is worked out, so that the cache misses
+    /// What is held of the devices is asked for before the first answer is worked out, so that the cache misses
     /// of a group pass at the same time; they are most of what an answer costs.
     #[inline]
     pub fn handle<'m>(&self, messages: &[&'m [u8]], out: &mut Vec<u8>, mut then: impl FnMut(&'m [u8], Outcome)) {
         if let [message] = messages {
-            return then(message, self.take(message, Ecr::read(message).as_ref().ok(), out));
+            let request = Ecr::read(message).ok();
+            if let (Some(in_use), Some(imei)) = (self.in_use, request.as_ref().and_then(device)) {
+                in_use.warm(imei);
+            }
+            return then(message, self.take(message, request.as_ref(), out));
         }
         let mut requests: [Option<Ecr<'_>>; GROUP] = [None; GROUP];
         for (place, message) in requests.iter_mut().zip(messages) {
             *place = Ecr::read(message).ok();
         }
+        let devices = || requests.iter().filter_map(|request| device(request.as_ref()?));
+        if let Some(in_use) = self.in_use {
+            devices().for_each(|imei| in_use.warm(imei));
+        }
         if let Some(snapshot) = self.facts.snapshot {
-            let devices = || requests.iter().filter_map(|request| request.as_ref()?.imei?.ok());
             devices().for_each(|imei| snapshot.warm_index(imei));
             devices().for_each(|imei| snapshot.warm_entries(imei));
         }
@@ -115,6 +128,10 @@ impl<J: Journal> Door<'_, J> {
             Some(Ok(imei)) => self.effect(imei, ecr, &verdict),
             _ => Effect::Nothing,
         };
+        // Last of all look-ups, because its cache line was asked for first.
+        if let (Some(in_use), Some(imei)) = (self.in_use, device(ecr)) {
+            in_use.mark(imei, ecr.imsi, self.facts.now / DAY);
+        }
         let not_started = match effect {
             Effect::Hold(hold) if !hold.over(self.journal.progress()) => return Outcome::Held(hold),
             // Over already: safe, or lost and taken back.
@@ -125,6 +142,7 @@ impl<J: Journal> Door<'_, J> {
             Effect::NotStarted => true,
         };
         self.answers.write_eca(out, ecr, message, verdict.status);
+        self.remember(ecr, verdict.status, verdict.rule);
         Outcome::Answered(Answered { status: verdict.status, rule: Some(verdict.rule), not_started })
     }
 
@@ -146,6 +164,7 @@ impl<J: Journal> Door<'_, J> {
         // The timer that now decides is the one that this request started.
         let started = hold.started.is_some() && verdict.rule == Rule::Grey;
         let rule = if started { Rule::FirstAttach } else { verdict.rule };
+        self.remember(&ecr, verdict.status, rule);
         Outcome::Answered(Answered { status: verdict.status, rule: Some(rule), not_started })
     }
 
@@ -153,6 +172,14 @@ impl<J: Journal> Door<'_, J> {
     fn decide(&self, ecr: &Ecr<'_>) -> Option<Verdict> {
         let request = Request { imei: ecr.imei?, imsi: ecr.imsi };
         Some(verdict(&request, &self.facts))
+    }
+
+    /// Notes an answer that leaves and is not white.
+    #[inline]
+    fn remember(&self, ecr: &Ecr<'_>, status: Status, rule: Rule) {
+        if let (Some(recent), Some(imei), true) = (self.recent, device(ecr), status != Status::White) {
+            recent.note(imei, &recent::Answer { at: self.facts.now, imsi: ecr.imsi, status, rule });
+        }
     }
 
     /// A 3GPP2-MEID alone: equipment that no list here can know.
@@ -255,6 +282,12 @@ impl<J: Journal> Door<'_, J> {
         self.answers.write_dwa(out, &header);
         Outcome::Watchdog
     }
+}
+
+/// The device that a request is about, where what it sent is an IMEI.
+#[inline]
+fn device(ecr: &Ecr<'_>) -> Option<Imei> {
+    ecr.imei?.ok()
 }
 
 /// What follows from a verdict.

@@ -31,12 +31,20 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 /// instruction.
 #[inline]
 pub(super) fn prefetch(bytes: &[u8], at: usize) {
-    #[cfg(target_arch = "x86_64")]
     if let Some(byte) = bytes.get(at) {
+        prefetch_of(byte);
+    }
+}
+
+/// Ask the processor to have the cache line ready in which `value` begins.
+#[inline]
+pub(crate) fn prefetch_of<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: the pointer is a reference's; and the instruction reads nothing that the program would see.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (bytes, at);
+    let _ = value;
 }

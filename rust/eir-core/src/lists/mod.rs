@@ -7,7 +7,7 @@ mod builder;
 mod feed;
 pub mod imei_set;
 mod layout;
-mod le;
+pub(crate) mod le;
 mod overlay;
 mod pairs;
 mod report;

@@ -80,6 +80,7 @@ pub fn config(journal: &Place) -> NodeConfig {
         hold: PATIENCE,
         journal: JournalConfig { directory: journal.path().into(), segment_bytes: 1 << 20, max_bytes: 1 << 30 },
         image: None,
+        in_use_bytes: 1 << 20,
     }
 }
 

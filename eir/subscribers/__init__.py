@@ -1,0 +1,1 @@
+"""Who holds an IMSI: the operator's directory of subscribers, never on the answer path."""
