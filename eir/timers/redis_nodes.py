@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from hiredis import pack_command
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -349,6 +351,39 @@ class Nodes:
             if len(answers) == len(masters) and all(role[0] == b"master" for _, role in answers):
                 return list(view)
         raise StoreError("no node of the cluster knows a master for every part of it")
+
+
+def client(settings: RedisSettings) -> Redis | RedisCluster:
+    """A client of the library's own, for who has no scripts: it finds masters by itself. Raises ValueError."""
+    endpoints = settings.endpoints()
+    first = endpoints[0]
+    common: dict[str, Any] = {
+        "username": settings.username or None,
+        "password": settings.password or None,
+        "socket_timeout": settings.timeout,
+        "socket_connect_timeout": settings.timeout,
+    }
+    tls: dict[str, Any] = {}
+    if first.tls:
+        files = {"ca_certs": settings.ca_file, "certfile": settings.certificate_file, "keyfile": settings.key_file}
+        tls = {"ssl": True, **{f"ssl_{name}": value or None for name, value in files.items()}}
+    match settings.mode:
+        case "alone" if first.path:
+            return Redis(unix_socket_path=first.path, **common)
+        case "alone":
+            return Redis(host=first.host, port=first.port, db=first.database, **common, **tls)
+        case "sentinel":
+            of_sentinel = common | {
+                "username": settings.sentinel_username or None,
+                "password": settings.sentinel_password or None,
+            }
+            sentinels = [(one.host, one.port) for one in endpoints]
+            finder: Any = Sentinel(sentinels, sentinel_kwargs=of_sentinel | tls, db=first.database, **common, **tls)  # type: ignore[no-untyped-call]
+            master: Redis = finder.master_for(settings.service)
+            return master
+        case "cluster":
+            nodes = [ClusterNode(one.host, one.port) for one in endpoints]
+            return RedisCluster(startup_nodes=nodes, **common, **tls)
 
 
 class _Limit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -14,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from eir.timers import grey, redis_layout
+from eir.timers import grey, redis_layout, redis_nodes
 from eir.timers.grey import Device, Rules, Shift, Started
 from eir.timers.redis_settings import RedisSettings
 from eir.timers.redis_store import RedisStore
@@ -172,6 +173,15 @@ class Door:
         writer.close()
 
 
+async def pinged(settings: RedisSettings) -> None:
+    """Asks through the client that is made for others."""
+    client = redis_nodes.client(settings)
+    assert await client.set("pinged", "once")
+    assert await client.get("pinged") == b"once"
+    await client.delete("pinged")
+    await client.aclose()
+
+
 class TestTwoNodes:
     @in_loop
     async def test_of_two_that_change_a_device_at_once_one_is_refused(self, settings: RedisSettings) -> None:
@@ -305,6 +315,28 @@ class TestServers:
             server.cli("SCRIPT", "FLUSH")
             assert not await store.commit([started(IMEI + 1)], 0)
             assert len(await store.load([IMEI, IMEI + 1])) == 2
+
+    @in_loop
+    async def test_the_librarys_own_client(self, settings: RedisSettings) -> None:
+        await pinged(settings)
+
+    @in_loop
+    async def test_the_rights_that_the_guide_names_are_enough(
+        self, server: RedisServer, settings: RedisSettings
+    ) -> None:
+        guide = (Path(__file__).parents[2] / "docs" / "operators-guide.md").read_text()
+        found = re.search(r"`user eir on >\.\.\. (.+?)`", guide)
+        assert found
+        server.cli("ACL", "SETUSER", "eir", "on", ">a secret", *found[1].split())
+        try:
+            async with opened(replace(settings, username="eir", password="a secret")) as store:
+                after = await store.end_of_changes()
+                await offer(store, range(IMEI, IMEI + 9))
+                assert len((await store.changes(after, 10, 0))[0]) == 9
+                assert await store.lease("sweep", "a.test", 1)
+                await store.problems()
+        finally:
+            server.cli("ACL", "DELUSER", "eir")
 
     @in_loop
     async def test_a_server_that_evicts_is_refused(self, server: RedisServer, settings: RedisSettings) -> None:
@@ -459,6 +491,7 @@ class TestLosses:
             settings = RedisSettings("sentinel", sentinels.urls, timeout=TIMEOUT)
             await until(lambda: all("slaves=1,sentinels=3" in one.cli("INFO", "sentinel") for one in sentinels.servers))
             async with opened(settings) as store:
+                await pinged(settings)
                 await offer(store, self.journal, 300)
                 # One sentinel that hangs holds nobody up.
                 sentinels.servers[0].pause()
@@ -483,6 +516,7 @@ class TestLosses:
             cluster.start()
             settings = RedisSettings("cluster", cluster.urls, timeout=TIMEOUT)
             async with opened(settings) as store, opened(settings) as other:
+                await pinged(settings)
                 after = await other.end_of_changes()
                 await offer(store, self.journal, 300)
                 assert len((await drained(other, after))[0]) == 300
