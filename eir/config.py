@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from eir.diameter.capabilities import AllowedPeer
+from eir.timers.redis_settings import Mode, RedisSettings
 
 Positive = Annotated[int, Meta(ge=1, le=1 << 62)]
 Octets = Annotated[int, Meta(ge=4096, le=1 << 62)]
@@ -99,6 +100,29 @@ class StoreSection(_Section, frozen=True):
     path: Annotated[str, Meta(min_length=1)] = "timers.db"
 
 
+class RedisSection(_Section, frozen=True):
+    """How Redis is reached; times in seconds. What it looks like when printed has no password in it."""
+
+    mode: Mode = "alone"
+    nodes: Annotated[tuple[str, ...], Meta(min_length=1)] = ("redis://127.0.0.1:6379",)
+    service: Annotated[str, Meta(pattern=r"^[!-~]{1,64}\Z")] = "eir"
+    username: str = ""
+    password: str = ""
+    password_file: str = ""
+    sentinel_username: str = ""
+    sentinel_password_file: str = ""
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    prefix: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9:._-]{1,64}\Z")] = "eir"
+    timeout: Annotated[float, Meta(ge=0.1, le=60)] = 2.0
+    changes_kept: Annotated[int, Meta(ge=100, le=10_000_000)] = 5000
+    min_replicas: Annotated[int, Meta(ge=0, le=10)] = 0
+
+    def __repr__(self) -> str:
+        return repr(_redis_settings(self))
+
+
 class TimersSection(_Section, frozen=True):
     """How timers are kept; times in seconds."""
 
@@ -175,6 +199,7 @@ class Config(_Section, frozen=True):
     rules: RulesSection = RulesSection()
     journal: JournalSection = JournalSection()
     store: StoreSection = StoreSection()
+    redis: RedisSection = RedisSection()
     timers: TimersSection = TimersSection()
     audit: AuditSection = AuditSection()
     subscribers: SubscribersSection = SubscribersSection()
@@ -208,6 +233,45 @@ def parse_endpoint(text: str) -> Endpoint:
 def allowed_peer(peer: PeerSection) -> AllowedPeer:
     """The entry of the peer policy that this section stands for. Raises ValueError."""
     return AllowedPeer(peer.origin_host, tuple(ip_network(text) for text in peer.networks))
+
+
+def redis_settings(config: Config) -> RedisSettings:
+    """How Redis is reached, with what its password files hold now. Raises ConfigError."""
+    section = config.redis
+    return _redis_settings(
+        section,
+        password=_secret(config, "redis.password_file", section.password_file) or section.password,
+        sentinel_password=_secret(config, "redis.sentinel_password_file", section.sentinel_password_file),
+    )
+
+
+def _redis_settings(section: RedisSection, password: str = "", sentinel_password: str = "") -> RedisSettings:
+    return RedisSettings(
+        mode=section.mode,
+        nodes=section.nodes,
+        service=section.service,
+        username=section.username,
+        password=password,
+        sentinel_username=section.sentinel_username,
+        sentinel_password=sentinel_password,
+        ca_file=section.ca_file,
+        certificate_file=section.certificate_file,
+        key_file=section.key_file,
+        prefix=section.prefix,
+        timeout=section.timeout,
+        changes_kept=section.changes_kept,
+        min_replicas=section.min_replicas,
+    )
+
+
+def _secret(config: Config, key: str, name: str) -> str:
+    """The first line of a file; nothing where none is named."""
+    if not name:
+        return ""
+    try:
+        return config.path(name).read_text().partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{key}: {getattr(error, 'strerror', None) or 'not a text'}") from None
 
 
 def load(path: Path) -> tuple[Config, Country]:
@@ -253,6 +317,12 @@ def _check(path: Path, config: Config) -> None:
             allowed_peer(peer)
         except ValueError as error:
             raise ConfigError(f"{path}: diameter.peers[{number}]: {error}") from error
+    try:
+        _redis_settings(config.redis).endpoints()
+    except ValueError as error:
+        raise ConfigError(f"{path}: redis.nodes: {error}") from None
+    if config.redis.password and config.redis.password_file:
+        raise ConfigError(f"{path}: redis.password_file: there is a redis.password too")
     # The journal grows by segments: a limit below one would not be kept.
     if config.journal.max_bytes < config.journal.segment_bytes:
         raise ConfigError(f"{path}: journal.max_bytes: smaller than journal.segment_bytes")

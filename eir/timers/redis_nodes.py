@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from hiredis import pack_command
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -31,8 +33,8 @@ Command: TypeAlias = tuple[str | int | bytes, ...]
 Prepared: TypeAlias = Command | Callable[[], Command]
 """A command, or what makes it when it is its turn: then the server works on one while the next is made."""
 Reply: TypeAlias = Any
-_SENTINELS_SHARE: Final = 0.25
-"""The part of the time limit in which all sentinels may answer; one of them may hang."""
+_SHARE: Final = 0.25
+"""The part of the time limit in which those who know the masters may answer; one of them may hang."""
 _OTHER_MASTER: Final = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY"})
 
 
@@ -130,7 +132,10 @@ class Bell:
 
     async def check(self) -> None:
         """Asks the other end whether it is there; that it did not answer is told the next time. Raises StoreError."""
-        if not self._answered:
+        if self._error is not None:
+            raise self._error
+        # The client library would connect again by itself, and nobody would have subscribed.
+        if not self._answered or not self._connection.is_connected:
             raise StoreError("Redis does not answer on the line of changes")
         self._answered = False
         try:
@@ -306,7 +311,7 @@ class Nodes:
         """What those answered that did so soon."""
         asking = {asyncio.create_task(self._ask(one, command, sentinel)): one for one in endpoints}
         try:
-            await asyncio.wait(asking, timeout=self.settings.timeout * _SENTINELS_SHARE)
+            await asyncio.wait(asking, timeout=self.settings.timeout * _SHARE)
         finally:
             for task in asking:
                 task.cancel()
@@ -328,9 +333,9 @@ class Nodes:
 
     async def _of_cluster(self) -> list[Endpoint]:
         known = list(dict.fromkeys([*self._endpoints, *self._masters]))
-        answers = await self._asked(known, ("CLUSTER", "SLOTS"), False)
         tls = self._endpoints[0].tls
-        for asked, rows in answers:
+        views: dict[tuple[Endpoint, ...], None] = {}
+        for asked, rows in await self._asked(known, ("CLUSTER", "SLOTS"), False):
             owner: dict[int, Endpoint] = {}
             for first, last, master, *_ in rows:
                 host = master[0].decode() if master[0] else asked.host
@@ -338,8 +343,47 @@ class Nodes:
                     if first <= slot <= last:
                         owner[slot] = Endpoint(host, master[1], "", tls)
             if all(slot in owner for slot in self._slots):
-                return [owner[slot] for slot in self._slots]
-        raise StoreError("no node of the cluster knows who holds all of it")
+                views[tuple(owner[slot] for slot in self._slots)] = None
+        # After a failover some nodes may not know yet: one is believed whose masters are there and say that they are.
+        for view in views:
+            masters = set(view)
+            answers = await self._asked(masters, ("ROLE",), False)
+            if len(answers) == len(masters) and all(role[0] == b"master" for _, role in answers):
+                return list(view)
+        raise StoreError("no node of the cluster knows a master for every part of it")
+
+
+def client(settings: RedisSettings) -> Redis | RedisCluster:
+    """A client of the library's own, for who has no scripts: it finds masters by itself. Raises ValueError."""
+    endpoints = settings.endpoints()
+    first = endpoints[0]
+    common: dict[str, Any] = {
+        "username": settings.username or None,
+        "password": settings.password or None,
+        "socket_timeout": settings.timeout,
+        "socket_connect_timeout": settings.timeout,
+    }
+    tls: dict[str, Any] = {}
+    if first.tls:
+        files = {"ca_certs": settings.ca_file, "certfile": settings.certificate_file, "keyfile": settings.key_file}
+        tls = {"ssl": True, **{f"ssl_{name}": value or None for name, value in files.items()}}
+    match settings.mode:
+        case "alone" if first.path:
+            return Redis(unix_socket_path=first.path, **common)
+        case "alone":
+            return Redis(host=first.host, port=first.port, db=first.database, **common, **tls)
+        case "sentinel":
+            of_sentinel = common | {
+                "username": settings.sentinel_username or None,
+                "password": settings.sentinel_password or None,
+            }
+            sentinels = [(one.host, one.port) for one in endpoints]
+            finder: Any = Sentinel(sentinels, sentinel_kwargs=of_sentinel | tls, db=first.database, **common, **tls)  # type: ignore[no-untyped-call]
+            master: Redis = finder.master_for(settings.service)
+            return master
+        case "cluster":
+            nodes = [ClusterNode(one.host, one.port) for one in endpoints]
+            return RedisCluster(startup_nodes=nodes, **common, **tls)
 
 
 class _Limit:

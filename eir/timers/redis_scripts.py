@@ -80,9 +80,8 @@ if n > 0 then
   chunks('HSET', devices, records + 1, records + 2 * n)
   chunks('ZADD', index, members + 1, members + 2 * n)
 end
-for i = 1, w do
-  if redis.call('ZREM', queue, ARGV[withdrawn + i]) == 1 then redis.call('HDEL', messages, ARGV[withdrawn + i]) end
-end
+-- What is taken back waits no more; its key stays, so that it does not come back.
+for i = 1, w do redis.call('ZREM', queue, ARGV[withdrawn + i]) end
 local new = m > 0
 for from = 1, m, 3000 do
   local had = redis.call('HMGET', messages, unpack(ARGV, keys + from, keys + math.min(from + 2999, m)))

@@ -325,6 +325,7 @@ class RedisStore:
             return await self._follow(after, most, wait)
         except StoreError:
             await self._hang_up()
+            self._nodes.failed()
             raise
 
     async def _follow(self, after: Position, most: int, wait: float) -> tuple[list[Memory], Position]:

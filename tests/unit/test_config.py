@@ -103,6 +103,18 @@ class TestShipped:
         ("breaker.starts_per_minute = 1.5", "breaker.starts_per_minute"),
         ("metrics.listen = '9464'", "metrics.listen"),
         ("control.socket = ''", "control.socket"),
+        ("redis.mode = 'many'", "redis.mode"),
+        ("redis.nodes = []", "redis.nodes"),
+        ("redis.nodes = ['localhost:6379']", "redis.nodes: not redis://HOST:PORT"),
+        ("redis.nodes = ['redis://:secret@localhost']", "redis.nodes: a URL with credentials; they have keys"),
+        ("redis.nodes = ['redis://a', 'redis://b']", "redis.nodes: a server that stands alone is one"),
+        ("redis = {mode = 'cluster', nodes = ['redis://a/1']}", "redis.nodes: a cluster has no numbered"),
+        ("redis = {mode = 'sentinel', nodes = ['unix:///a']}", "redis.nodes: only a server that stands alone"),
+        ("redis = {mode = 'cluster', nodes = ['redis://a', 'rediss://b']}", "redis.nodes: all nodes must be of one"),
+        ("redis = {password = 'a', password_file = 'b'}", "redis.password_file: there is a redis.password too"),
+        ("redis.prefix = 'a{b}'", "redis.prefix"),
+        ("redis.timeout = 0", "redis.timeout"),
+        ("redis.min_replicas = -1", "redis.min_replicas"),
         ("log.level = 'loud'", "log.level"),
         ("log = 1", "log"),
     ],
@@ -164,3 +176,25 @@ def test_endpoints(text: str, host: str, port: int) -> None:
 def test_relative_paths_start_at_the_directory() -> None:
     assert Config().path("journal") == Path("/var/lib/eir/journal")
     assert Config().path("/srv/journal") == Path("/srv/journal")
+
+
+class TestRedis:
+    def test_a_password_comes_from_its_key_or_the_first_line_of_its_file(self, tmp_path: Path) -> None:
+        secret = tmp_path / "secret"
+        secret.write_text("out of a file\nnot this\n")
+        settings = load(tmp_path, "redis.password = 'out of a key'")
+        assert config.redis_settings(settings).password == "out of a key"
+        settings = load(tmp_path, f"redis = {{password_file = '{secret}', sentinel_password_file = '{secret}'}}")
+        redis = config.redis_settings(settings)
+        assert (redis.password, redis.sentinel_password) == ("out of a file", "out of a file")
+
+    def test_a_password_is_in_no_text(self, tmp_path: Path) -> None:
+        settings = load(tmp_path, "redis = {password = 'secret', username = 'eir'}")
+        for printed in (settings, settings.redis, config.redis_settings(settings)):
+            assert "secret" not in repr(printed) and "secret" not in str(printed)
+        assert "username='eir'" in repr(settings.redis)
+
+    def test_a_file_that_is_not_there_is_named_by_its_key(self, tmp_path: Path) -> None:
+        settings = load(tmp_path, "redis.password_file = '/nowhere/secret'")
+        with pytest.raises(ConfigError, match=r"redis.password_file: No such file"):
+            config.redis_settings(settings)
