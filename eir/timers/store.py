@@ -37,8 +37,10 @@ class BehindError(StoreError):
 class Message(Struct, frozen=True, array_like=True):
     """Something that must go out: an SMS to a subscriber of a device, or a report upwards (without a subscriber).
 
-    `mark` tells the timers of one device apart: it is the end of the timer before. `apart`: not within so many seconds
-    of the last one with this key; 0: never again.
+    `mark` tells the timers of one device apart: it is the end of the timer before. `apart`: only so many seconds, or
+    more, after the last one with this key, whose place it takes if that still waits; an earlier one that comes late is
+    not put, as it cannot be told from one that comes twice. 0: never again, also when the one that was put has gone
+    out or was withdrawn. A replayed event changes no device, so it does not bring back what was withdrawn.
     """
 
     kind: MessageKind
@@ -66,8 +68,8 @@ class Change(Struct, frozen=True):
     """A device's new state, with everything that follows from it.
 
     Written only where the store still has `version` (0: has nothing). `timer` is what `grey.timer` makes of the device
-    by the rules in force. `withdrawn` messages are taken back if they have not gone out. `tell`: whose memories lack
-    it: nobody's, those of other nodes, or all.
+    by the rules in force. `withdrawn` messages are taken back if they have not gone out, after `messages` were put;
+    what was never put is not kept from coming. `tell`: whose memories lack it: nobody's, those of other nodes, or all.
     """
 
     device: Device
@@ -129,8 +131,9 @@ class Store(Protocol):
         """Writes changes and, in the same transaction, how far `source` is in the store (never backwards).
 
         Returns the IMEIs of changes that were not written, because another node has changed the device, or the shifts
-        (`revision`), meanwhile: to be worked out and committed again. Where a store is divided, each part is written
-        whole or not at all, and keeps a cursor of its own.
+        (`revision`), meanwhile: to be worked out and committed again. The others were written, but the cursor moves
+        only if all were. Where a store is divided, each part is a transaction and keeps a cursor of its own, which
+        moves if the part's changes were all written. Of a device there is at most one change in a commit.
         """
 
     async def mark(self, source: str, position: int) -> None:
@@ -140,13 +143,13 @@ class Store(Protocol):
         """Up to where everything of `source` is in the store, whatever it may have lost meanwhile; 0 at first."""
 
     async def due(self, until: int, most: int) -> list[int]:
-        """IMEIs of running timers with a deadline up to `until`, the earliest first."""
+        """IMEIs of running timers with a deadline up to `until`, inclusive, the earliest first."""
 
     async def scan(self, after: bytes | None, most: int, first: int = 0, last: int = NEVER) -> Page:
         """Devices page by page (about `most` each): all of them, or those with a deadline from `first` to `last`.
 
-        With a range, only running and expired timers. What changes meanwhile may or may not be seen; what does not is
-        seen once.
+        With a range, only running and expired timers. What changes meanwhile may be seen or not, or twice; what does
+        not is seen once.
         """
 
     async def counts(self) -> Counts:
@@ -158,7 +161,8 @@ class Store(Protocol):
     async def changes(self, after: Position, most: int, wait: float) -> tuple[list[Memory], Position]:
         """The changes after a position, and the position behind them; waits so many seconds for the first.
 
-        Raises BehindError.
+        Of one device they come in their order, and may leave out all but the last. Raises BehindError, also for a
+        position that is another store's.
         """
 
     async def trim_changes(self, before: Position) -> None:
@@ -168,10 +172,10 @@ class Store(Protocol):
         """(revision, shifts in force)."""
 
     async def put_shift(self, shift: Shift) -> None:
-        """Adds a shift, once; the revision rises."""
+        """Adds a shift, once by its `id`; the revision rises if it was added."""
 
     async def remove_shift(self, identity: str) -> None:
-        """Takes a shift away, for good: it cannot be added again. The revision rises."""
+        """Takes a shift away, for good: it cannot be added again, or at all. The revision rises if there was one."""
 
     async def setting(self, name: str) -> bytes | None:
         """A value that the control plane keeps in the store."""
