@@ -98,8 +98,9 @@ def _directory(settings: Config) -> Directory:
     """Where subscribers are looked up."""
     if settings.subscribers.source == "redis":
         from eir.subscribers.redis_directory import RedisDirectory
+        from eir.timers.redis_nodes import client
 
-        return RedisDirectory(config.redis_settings(settings))
+        return RedisDirectory(client(config.redis_settings(settings)), settings.redis.prefix)
     from eir.subscribers.sqlite_directory import SqliteDirectory
 
     return SqliteDirectory(settings.path(settings.subscribers.database))
@@ -129,7 +130,6 @@ class Application:
         self._announce = announce
         self._settings, self._country = config.load(path)
         self._stopping = asyncio.Event()
-        self._sweep: Sweep | None = None
         # Also the Origin-State-Id, which rises with every start.
         self._started = int(time.time())
 
@@ -172,11 +172,12 @@ class Application:
             log.error("journal records are damaged", damaged=damaged)
         if (state := self._node.image_state) not in ("none", "loaded"):
             log.error("the image of the timers is damaged", state=state)
+        self._make_timers(settings)
         try:
             self._load_lists(settings)
         except ValueError as error:
             log.error("no valid lists", error=str(error), answer=settings.lists.no_list_policy)
-        await self._start_timers(settings)
+        await self._keeper.start(_STORE_PATIENCE)
         timers = PeerTimers(cer_timeout=settings.diameter.cer_timeout, tw=settings.diameter.watchdog)
         identity = Identity(settings.node.origin_host, settings.node.origin_realm, self._started)
         self._server = DiameterServer(self._node, identity, _peer_policy(settings), timers)
@@ -207,8 +208,8 @@ class Application:
         await self._directory.close()
         self._audit.close()
 
-    async def _start_timers(self, settings: Config) -> None:
-        """Brings memory in step with the store, as far as that is to be had soon."""
+    def _make_timers(self, settings: Config) -> None:
+        """Puts together what keeps the timers. Raises OSError where the audit trail cannot be opened."""
         name = settings.node.origin_host
         self._audit = AuditLog.open(settings.path(settings.audit.directory), name, settings.audit.segment_bytes)
         for damage in self._audit.damage:
@@ -226,7 +227,6 @@ class Application:
         self._keeper.besides = self._sweep.run
         self._directory = _directory(settings)
         self._desk = Desk(self._node, self._keeper, self._directory)
-        await self._keeper.start(_STORE_PATIENCE)
 
     def _horizon(self, now: int) -> int | None:
         """The second up to which timers expire; None while nothing is to follow from that."""
@@ -252,8 +252,7 @@ class Application:
             if not _listed(info) and _listed(present):
                 raise ValueError(f"{path}: there is no device in it, and {_listed(present)} in the lists in force")
         self._node.set_snapshot(snapshot)
-        if self._sweep is not None:
-            self._sweep.lists_changed()
+        self._sweep.lists_changed()
         log.info("lists in force", path=str(path), sequence=info["sequence"], **info["counts"])
         return info
 
@@ -366,7 +365,7 @@ class Application:
             "open_peers": self._server.open_peers(),
             "timers": {**asdict(self._keeper.state), "journal_durable": self._node.journal_position()},
             "audit_lines": self._audit.head[0],
-            "sweep": asdict(self._sweep.state) if self._sweep is not None else None,
+            "sweep": asdict(self._sweep.state),
         }
 
     async def _set_overlay(self, ask: Mapping[str, Any]) -> None:
@@ -374,8 +373,7 @@ class Application:
         key = _core.imei_key(imei)
         # The journal's disk may take its time; other questions need not wait.
         await asyncio.to_thread(self._node.set_overlay, imei, change, reason, int(time.time()))
-        if self._sweep is not None:
-            self._sweep.lists_changed()
+        self._sweep.lists_changed()
         log.info("operator changed a listing", imei=key, change=change, reason=reason)
         await self._record(ask, kind="lists-set", imei=key, change=change)
 

@@ -38,7 +38,7 @@ DayOption = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"])]
 
 def _ask(path: Path, command: str, /, *, patience: float = 60.0, **arguments: Any) -> Any:
     settings, _ = config.load(path)
-    return control.ask(settings.path(settings.control.socket), command, patience=patience, **arguments)
+    return control.ask_patiently(settings.path(settings.control.socket), patience, command, **arguments)
 
 
 def _zone(path: Path) -> Any:

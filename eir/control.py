@@ -97,8 +97,13 @@ class ControlServer:
             return {"error": f"a {error} is missing" if isinstance(error, KeyError) else str(error)}
 
 
-def ask(path: Path, command: str, /, *, patience: float = _PATIENCE, **arguments: Any) -> Any:
-    """Asks the node behind a socket, for at most so many seconds. Raises ControlError."""
+def ask(path: Path, command: str, /, **arguments: Any) -> Any:
+    """Asks the node behind a socket. Raises ControlError."""
+    return ask_patiently(path, _PATIENCE, command, **arguments)
+
+
+def ask_patiently(path: Path, patience: float, command: str, /, **arguments: Any) -> Any:
+    """Asks the node behind a socket what may take so many seconds. Raises ControlError."""
     question = json.dumps({"command": command, **arguments}).encode() + b"\n"
     try:
         with socket.socket(socket.AF_UNIX) as connection:

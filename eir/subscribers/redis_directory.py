@@ -40,10 +40,10 @@ def _key(prefix: str, generation: int, imsi: str) -> str:
 class RedisDirectory:
     """A `Directory` in Redis. Where nothing was imported, nobody is known.
 
-    The client is the caller's: with `decode_responses` off, and closed by him.
+    The client, with `decode_responses` off, is the directory's from then on.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, prefix: str) -> None:
+    def __init__(self, client: redis.asyncio.Redis | redis.asyncio.RedisCluster, prefix: str) -> None:
         # Redis' own types cannot tell the clients that wait from those that do not.
         self._client: Any = client
         self._prefix = prefix
@@ -81,7 +81,9 @@ class RedisDirectory:
         return found
 
     async def close(self) -> None:
-        """Does nothing: the client is the caller's."""
+        """Closes the client. Does not raise."""
+        with suppress(RedisError, OSError):
+            await self._client.aclose()
 
 
 def _decode(imsi: str, value: bytes) -> Subscriber:

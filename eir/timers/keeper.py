@@ -305,7 +305,7 @@ class Keeper:
         await self._audited(position)
         while True:
             self._audit_grown.clear()
-            lines = await asyncio.to_thread(self.audit.read, position, _LINES)
+            lines: list[dict[str, Any]] = await asyncio.to_thread(self.audit.read, position, _LINES)
             waiting: list[Recorded] = []
             for line in lines:
                 for event in self._understood(line):

@@ -97,7 +97,7 @@ class SqliteStore:
         self, changes: Sequence[Change], revision: int, source: str = "", position: int = 0
     ) -> frozenset[int]:
         """As `Store.commit`: here all changes are written, or none."""
-        refused = await self._run(self._transact, self._commit, changes, revision, source, position)
+        refused: frozenset[int] = await self._run(self._transact, self._commit, changes, revision, source, position)
         if not refused and any(change.tell == "all" for change in changes):
             self._changed.set()
         return refused
@@ -339,7 +339,8 @@ class SqliteStore:
         for apart, messages in _by_interval(changes):
             # A key stays for ever, so nothing goes out twice; where it may come again, its time is moved on.
             again = (
-                f"DO UPDATE SET at = excluded.at, msisdn = excluded.msisdn, state = 0 WHERE excluded.at >= messages.at + {apart}"
+                "DO UPDATE SET at = excluded.at, msisdn = excluded.msisdn, state = 0 "
+                f"WHERE excluded.at >= messages.at + {apart}"
             )
             connection.executemany(
                 f"INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, {apart}, 0) "

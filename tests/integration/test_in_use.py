@@ -70,7 +70,12 @@ def open_peer(node: _core.Node) -> Client:
     client = Client(node.listen(ip_address("127.0.0.1"), 0))
     client.send(cer(client.host))
     messages: list[int] = []
-    until(lambda: messages.extend(event[1] for event in node.take_events(10) if event[0] == "message") or messages)
+
+    def asked() -> list[int]:
+        messages.extend(event[1] for event in node.take_events(10) if event[0] == "message")
+        return messages
+
+    until(asked)
     assert node.open(messages[0], b"", client.host)
     return client
 

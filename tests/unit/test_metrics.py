@@ -13,6 +13,9 @@ import pytest
 from eir import metrics
 from eir.diameter.server import DiameterServer, Outcomes
 from eir.metrics import NodeCollector
+from eir.timers.keeper import Keeper, KeeperState
+from eir.timers.store import Counts
+from eir.timers.sweep import Sweep, SweepState
 
 if TYPE_CHECKING:
     from eir import _core
@@ -46,6 +49,20 @@ PROMISED = {
     "eir_timers": ("gauge", set()),
     "eir_timers_running": ("gauge", set()),
     "eir_breaker_tripped": ("gauge", set()),
+    "eir_store_up": ("gauge", set()),
+    "eir_store_failures_total": ("counter", set()),
+    "eir_store_behind": ("gauge", set()),
+    "eir_store_projected_total": ("counter", set()),
+    "eir_store_refused_total": ("counter", set()),
+    "eir_store_timers": ("gauge", {"state"}),
+    "eir_messages_queued": ("gauge", set()),
+    "eir_audit_lines": ("gauge", set()),
+    "eir_audit_behind": ("gauge", set()),
+    "eir_audit_not_understood_total": ("counter", set()),
+    "eir_image_age_seconds": ("gauge", set()),
+    "eir_sweep_leading": ("gauge", set()),
+    "eir_sweep_expired_total": ("counter", set()),
+    "eir_sweep_ended_total": ("counter", set()),
     "eir_in_use_pairs": ("gauge", set()),
     "eir_in_use_dropped_total": ("counter", set()),
     "eir_lists_valid": ("gauge", set()),
@@ -83,7 +100,7 @@ def peer(**counts: int) -> _core.PeerStats:
 
 
 class FakeNode:
-    """The two calls of a node that the collector makes."""
+    """The calls of a node that the collector makes."""
 
     def __init__(self, created_at: int | None) -> None:
         self._created_at = created_at
@@ -117,6 +134,9 @@ class FakeNode:
             "in_use_bytes": 4096,
         }
 
+    def journal_position(self) -> int:
+        return 25
+
     def snapshot_info(self) -> _core.SnapshotInfo | None:
         if self._created_at is None:
             return None
@@ -138,10 +158,38 @@ class FakeServer:
         return 3
 
 
+class FakeTrail:
+    """The end of an audit trail."""
+
+    head = (9, "")
+
+
+class FakeKeeper:
+    """What the collector reads of a keeper."""
+
+    audit = FakeTrail()
+    state = KeeperState(
+        store_up=True,
+        journal_position=20,
+        audit_position=8,
+        projected=19,
+        refused=3,
+        not_understood=1,
+        store_failures=2,
+    )
+
+
+class FakeSweep:
+    """What the collector reads of a sweep."""
+
+    state = SweepState(leading=True, expired=4, ended=5, counts=Counts(running=10, stopped=2, expired=3, queued=6))
+
+
 def collector(age: int | None = 0, stale_after: int = 3600) -> NodeCollector:
     created_at = None if age is None else int(time.time()) - age
     node, server = cast("_core.Node", FakeNode(created_at)), cast(DiameterServer, FakeServer())
-    return NodeCollector(node, server, stale_after)
+    keeper, sweep = cast(Keeper, FakeKeeper()), cast(Sweep, FakeSweep())
+    return NodeCollector(node, server, keeper, sweep, stale_after)
 
 
 def samples(of: NodeCollector) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from eir.timers import grey, projection
-from eir.timers.grey import Act, Acted, Device, End, Ended, Expired, Expiry, Rules, Seen, Started
+from eir.timers.grey import Act, Acted, Device, End, Ended, Expired, Expiry, Inherited, Rules, Seen, Started
 from eir.timers.projection import Recorded, ShiftRemoved, ShiftSet
 from eir.timers.store import Change, Message, Stored
 
@@ -176,6 +176,7 @@ def test_a_replacement_carries_everything_but_subscribers_over() -> None:
     assert IMSI not in str(carried)
     new = IMEI + 1
     inherited, ended = projection.from_audit(line("replaced", old=f"{IMEI}", new=f"{new}", device=carried, at=AT + 60))
+    assert isinstance(inherited, Inherited) and isinstance(ended, Ended)
     changes = projection.changes([Recorded(inherited), Recorded(ended)], {IMEI: Stored(old, 3)}, RULES)
     assert [(change.device.imei, change.timer) for change in changes] == [(new, grey.timer(old, RULES)), (IMEI, None)]
 
