@@ -17,6 +17,7 @@ from msgspec import convert, msgpack
 
 from eir.timers.grey import NEVER, Timer
 from eir.timers.store import (
+    BehindError,
     Change,
     Memory,
     Message,
@@ -191,13 +192,13 @@ def write_position(followed: list[Followed]) -> Position:
 
 
 def read_position(position: Position) -> list[Followed]:
-    """How far all streams were followed. Raises StoreError where it is no position of this store's."""
+    """How far all streams were followed. Raises BehindError where it is no position of this store's."""
     try:
         followed = convert(msgpack.decode(position), list[Followed])
     except ValueError:
-        raise StoreError("not a position in the store's changes") from None
+        followed = []
     if len(followed) != SHARDS:
-        raise StoreError("not a position in the store's changes")
+        raise BehindError("not a position in the changes of this store")
     return followed
 
 

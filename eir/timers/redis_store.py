@@ -80,6 +80,8 @@ class RedisStore:
         """Tells this store's changes apart from those of others."""
         self._known: dict[str, list[int]] = {}
         """By source, where each shard's cursor is known to have been."""
+        self._revisions = {0: "0"}
+        """What shards call a revision: also shards that differ must not have the same one."""
         self._bell: Bell | None = None
         self._returned: Position | None = None
         """The position that the follower was given last: with that, shards in `_quiet` have nothing new."""
@@ -180,12 +182,13 @@ class RedisStore:
             source,
             position,
             known,
-            revision,
+            self._revisions.get(revision, str(revision)),
             self._settings.changes_kept,
             self._channel,
             self._writer,
             *share.blocks(),
             shard,
+            int(len(set(share.message_keys)) == len(share.message_keys)),
             *share.lists(),
         )
 
@@ -427,7 +430,10 @@ class RedisStore:
                     # What was taken away anywhere is taken away.
                     known[identity] = known.get(identity, shift) and shift
             if len({revision for revision, _ in replies}) == 1:
-                return int(replies[0][0]), tuple(sorted(_read_shift(shift) for shift in known.values() if shift))
+                name = replies[0][0].decode()
+                revision = int(name.partition("-")[0])
+                self._revisions = {revision: name}
+                return revision, tuple(sorted(_read_shift(shift) for shift in known.values() if shift))
             replies = await self._merge([part for pair in known.items() for part in pair])
         raise StoreError("the shards do not come to agree about the shifts")
 

@@ -71,8 +71,8 @@ class Change(Struct, frozen=True, gc=False):
     """A device's new state, with everything that follows from it.
 
     Written only where the store still has `version` (0: has nothing). `timer` is what `grey.timer` makes of the device
-    by the rules in force. `withdrawn` messages are taken back if they have not gone out. `tell`: whose memories lack
-    it: nobody's, those of other nodes, or all.
+    by the rules in force. `withdrawn` messages are taken back if they have not gone out, after `messages` were put;
+    what was never put is not kept from coming. `tell`: whose memories lack it: nobody's, those of other nodes, or all.
     """
 
     device: Device
@@ -146,13 +146,13 @@ class Store(Protocol):
         """Up to where everything of `source` is in all parts of the store, whatever they may have lost; 0 at first."""
 
     async def due(self, until: int, most: int) -> list[int]:
-        """IMEIs of running timers with a deadline up to `until`, the earliest first."""
+        """IMEIs of running timers with a deadline up to `until`, inclusive, the earliest first."""
 
     async def scan(self, after: bytes | None, most: int, first: int = 0, last: int = NEVER) -> Page:
         """Devices page by page (about `most` each): all of them, or those with a deadline from `first` to `last`.
 
         With a range, only running and expired timers: others have no deadline in the index. What changes meanwhile may
-        or may not be seen; what does not is seen once.
+        be seen or not, or twice; what does not is seen once.
         """
 
     async def counts(self) -> Counts:
@@ -164,7 +164,8 @@ class Store(Protocol):
     async def changes(self, after: Position, most: int, wait: float) -> tuple[list[Memory], Position]:
         """The changes after a position, and the position behind them; waits so many seconds for the first.
 
-        Raises BehindError, and LostError: who has nothing to commit learns of a loss here.
+        Of one device they come in their order, and may leave out all but the last. Raises BehindError, also for a
+        position that is another store's; and LostError: who has nothing to commit learns of a loss here.
         """
 
     async def trim_changes(self, before: Position) -> None:
@@ -174,7 +175,7 @@ class Store(Protocol):
         """(revision, shifts in force)."""
 
     async def put_shift(self, shift: Shift) -> None:
-        """Adds a shift, once; the revision rises."""
+        """Adds a shift, once by its `id`; the revision rises if it was added."""
 
     async def remove_shift(self, identity: str) -> None:
         """Takes a shift away, for good: it cannot be added again, nor for the first time. The revision rises."""
