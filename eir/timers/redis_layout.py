@@ -139,14 +139,6 @@ def message_body(message: Message) -> str:
     return f"{message.at:010d}{message.apart}:{message.msisdn}"
 
 
-def imei_of(key: bytes) -> int:
-    """The IMEI in a message's field. Raises StoreError."""
-    try:
-        return int(key[1:15])
-    except ValueError:
-        raise StoreError("a message cannot be read") from None
-
-
 def message_of(key: bytes, body: bytes) -> Message:
     """The message of a field and its value. Raises StoreError."""
     try:

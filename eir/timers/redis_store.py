@@ -65,7 +65,7 @@ _COMMIT, _MARK, _SCHEMA, _PAGE_OF, _SHIFTS, _MERGE_SHIFTS, _LEASE = _SCRIPTS = t
 
 log = Log(__name__)
 
-_Ordered = TypeVar("_Ordered", bytes, tuple[int, bytes])
+_Ordered = TypeVar("_Ordered", bytes, tuple[int, bytes, int])
 
 
 class RedisStore:
@@ -227,18 +227,19 @@ class RedisStore:
         """See `Store.due`. Raises StoreError."""
         end = f"(r{until + 1:010d}"
         members = await self._first(
-            most, lambda shard, count: ("ZRANGEBYLEX", self._keys[shard].index, "[r", end, "LIMIT", 0, count), list
+            most, lambda shard, count: ("ZRANGEBYLEX", self._keys[shard].index, "[r", end, "LIMIT", 0, count), _as_it_is
         )
         return [int(member[11:]) for member in members]
 
     async def _first(
-        self, most: int, command: Callable[[int, int], Command], read: Callable[[Reply], list[_Ordered]]
+        self, most: int, command: Callable[[int, int], Command], read: Callable[[int, Reply], list[_Ordered]]
     ) -> list[_Ordered]:
         """The `most` least of what the shards hold, each of which gives the first ones of its own, in order."""
         count = max(1, most if most <= 2 * SHARDS else 2 * most // SHARDS)
         while True:
             asked = count
-            found = [read(reply) for reply in await self._every(partial(_swapped, command, asked))]
+            replies = await self._every(partial(_swapped, command, asked))
+            found = [read(shard, reply) for shard, reply in enumerate(replies)]
             merged = list(heapq.merge(*found))
             # Behind the last of what a shard gave there may be more of its own.
             ends = [of_shard[-1] for of_shard in found if len(of_shard) == count]
@@ -300,8 +301,8 @@ class RedisStore:
             most, lambda shard, count: ("ZRANGE", self._keys[shard].queue, 0, count - 1, "WITHSCORES"), _scored
         )
         by_shard: dict[int, list[bytes]] = {}
-        for _, key in found:
-            by_shard.setdefault(shard_of(layout.imei_of(key)), []).append(key)
+        for _, key, shard in found:
+            by_shard.setdefault(shard, []).append(key)
         replies = await self._on(by_shard, lambda shard: ("HMGET", self._keys[shard].messages, *by_shard[shard]))
         bodies = {
             key: body
@@ -309,7 +310,7 @@ class RedisStore:
             for key, body in zip(keys, reply, strict=True)
         }
         # What has been taken back meanwhile has no body.
-        return [layout.message_of(key, body) for _, key in found if (body := bodies[key]) is not None]
+        return [layout.message_of(key, body) for _, key, _ in found if (body := bodies[key]) is not None]
 
     # The stream of changes.
 
@@ -348,13 +349,15 @@ class RedisStore:
                 await self._check(followed)
                 self._checked = now
             self._quiet -= {int(shard) for shard in self._bell.rung()}
+            all_read = not self._quiet
             found, followed = await self._read(followed, most)
             now = loop.time()
-            if found or now >= end:
+            if found or (now >= end and all_read):
                 self._returned = layout.write_position(followed)
                 return found, self._returned
-            heard = await self._bell.wait(min(end - now, _CHECK))
-            # A bell may go unheard, where the node that passes it on has just been cut off.
+            heard = await self._bell.wait(min(end - now, _CHECK)) if now < end else set()
+            # A bell comes a little later than what it rings for, and may not come, where the node that passes it on
+            # has just been cut off. So without one all are looked at, also before it is said that there is nothing.
             self._quiet = self._quiet - {int(shard) for shard in heard} if heard else set()
 
     async def _hang_up(self) -> None:
@@ -491,9 +494,13 @@ def _swapped(command: Callable[[int, int], Command], count: int, shard: int) -> 
     return command(shard, count)
 
 
-def _scored(flat: Sequence[bytes]) -> list[tuple[int, bytes]]:
-    """(score, member) of a reply with scores."""
-    return [(int(score), member) for member, score in zip(flat[::2], flat[1::2], strict=True)]
+def _as_it_is(_: int, members: list[bytes]) -> list[bytes]:
+    return members
+
+
+def _scored(shard: int, flat: Sequence[bytes]) -> list[tuple[int, bytes, int]]:
+    """(score, member, shard) of a reply with scores."""
+    return [(int(score), member, shard) for member, score in zip(flat[::2], flat[1::2], strict=True)]
 
 
 def _read_shift(value: bytes) -> Shift:
