@@ -95,6 +95,9 @@ class Stats(TypedDict):
     timers_running: int
     breaker_tripped: bool
     overlay_entries: int
+    in_use_pairs: int
+    in_use_dropped: int
+    in_use_bytes: int
 
 class BuildReport(TypedDict):
     """What a build did; `first_wrong_rows` is (file, line, reason)."""
@@ -174,7 +177,10 @@ class Snapshot:
 
 @final
 class Node:
-    """A running data plane. Raises OSError where the journal or the system's means are not to be had."""
+    """A running data plane. Raises OSError where the journal or the system's means are not to be had.
+
+    With `in_use_bytes` above 0 it notes in a table of that size which devices are in use; days are numbers since 1970,
+    UTC."""
 
     def __new__(
         cls,
@@ -191,6 +197,7 @@ class Node:
         journal_max_bytes: int,
         policy: Policy,
         image: StrPath | None = None,
+        in_use_bytes: int = 0,
     ) -> Node: ...
     @property
     def image_state(self) -> str:
@@ -282,6 +289,20 @@ class Node:
 
     def prune(self, now: int) -> None:
         """Forgets black attempts that no longer count."""
+
+    def recent(self, imei: int) -> list[tuple[int, str | None, str, str]]:
+        """(at, IMSI, status, rule) of the last answers to a device, a number of 14 digits, that were not white; the
+        newest first. Raises ValueError for what is no such number."""
+
+    def last_seen(self, imei: int) -> int | None:
+        """The last day, of the last 14, on which a device was seen. Raises ValueError for what is no such number."""
+
+    def rotate_in_use(self, day: int) -> None:
+        """A new day: forgets the one that is then too old. Takes a while; in a thread, once a day."""
+
+    def write_pairs(self, day: int, path: StrPath) -> int:
+        """Writes a CSV file, `imei,imsi`, of devices and subscribers that were seen on a day, whole or not at all, and
+        returns how many there were. Raises OSError."""
 
     def stats(self, now: int) -> Stats:
         """Everything that is counted or measured."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from eir import _core, config
+from eir import _core, config, in_use
 from eir.audit import AuditLog
 from eir.config import Config, ConfigError, Country
 from eir.control import ControlServer
@@ -170,6 +170,8 @@ class Application:
         log.info("journal replayed", records=records, torn=torn, timers=self._node.stats(0)["timers"])
         if damaged:
             log.error("journal records are damaged", damaged=damaged)
+        if (state := self._node.image_state) not in ("none", "loaded"):
+            log.error("the image of the timers is damaged", state=state)
         try:
             self._load_lists(settings)
         except ValueError as error:
@@ -288,6 +290,7 @@ class Application:
     async def _upkeep(self) -> None:
         """What must be done again and again, and waits for nobody: alarms, deadlines ahead, old attempts forgotten."""
         alarms: set[str] = set()
+        day = self._started // in_use.SECONDS_PER_DAY
         for turn in itertools.count(1):
             await asyncio.sleep(_WATCH_SECONDS)
             now = int(time.time())
@@ -300,6 +303,10 @@ class Application:
             if turn % _UPKEEP_TURNS == 0:
                 self._node.set_policy(build_policy(self._settings, self._country, now))
                 self._node.prune(now)
+            day_before, day = day, now // in_use.SECONDS_PER_DAY
+            if day != day_before:
+                directory, report_days = self._settings.path("pairs"), self._settings.in_use.report_days
+                await asyncio.to_thread(in_use.turn, self._node, directory, report_days, day_before, day)
 
     def _alarms(self, now: int) -> Iterator[str]:
         """What somebody must be called for."""
@@ -370,7 +377,7 @@ class Application:
         if self._sweep is not None:
             self._sweep.lists_changed()
         log.info("operator changed a listing", imei=key, change=change, reason=reason)
-        await self._record(ask, kind="lists-set", imei=int(key), change=change)
+        await self._record(ask, kind="lists-set", imei=key, change=change)
 
     async def _reset_breaker(self, ask: Mapping[str, Any]) -> None:
         await asyncio.to_thread(self._node.set_breaker, False, int(time.time()))

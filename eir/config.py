@@ -152,6 +152,13 @@ class BreakerSection(_Section, frozen=True):
     running: Positive = 5_000_000
 
 
+class InUseSection(_Section, frozen=True):
+    """Which devices are in use."""
+
+    max_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 256 << 20
+    report_days: Annotated[int, Meta(ge=0, le=3650)] = 0
+
+
 class MetricsSection(_Section, frozen=True):
     """Where Prometheus finds the counters."""
 
@@ -197,6 +204,7 @@ class Config(_Section, frozen=True):
     audit: AuditSection = AuditSection()
     subscribers: SubscribersSection = SubscribersSection()
     breaker: BreakerSection = BreakerSection()
+    in_use: InUseSection = InUseSection()
     metrics: MetricsSection = MetricsSection()
     control: ControlSection = ControlSection()
     log: LogSection = LogSection()

@@ -52,6 +52,7 @@ class NodeCollector(Collector):
         yield from _journal(stats)
         yield from _timers(stats)
         yield from self._store(now)
+        yield from _in_use(stats)
         yield from self._lists(stats, now)
 
     def _messages(self, stats: _core.Stats) -> Iterator[Metric]:
@@ -182,6 +183,15 @@ def _timers(stats: _core.Stats) -> Iterator[Metric]:
     yield GaugeMetricFamily("eir_timers", "Timers, expired ones among them", stats["timers"])
     yield GaugeMetricFamily("eir_timers_running", "Timers that have not expired", stats["timers_running"])
     yield GaugeMetricFamily("eir_breaker_tripped", "1 where no timer starts", int(stats["breaker_tripped"]))
+
+
+def _in_use(stats: _core.Stats) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "eir_in_use_pairs", "Devices and subscribers seen in the last 14 days", stats["in_use_pairs"]
+    )
+    yield CounterMetricFamily(
+        "eir_in_use_dropped", "Times a device in use was not noted: no place", stats["in_use_dropped"]
+    )
 
 
 def serve(collector: NodeCollector, endpoint: Endpoint) -> int:

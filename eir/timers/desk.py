@@ -121,7 +121,15 @@ class Desk:
             if ask.get("dry_run"):
                 raise ValueError(f"the store cannot be asked: {error}") from error
             return await self._recorded(
-                [{"kind": kind, "imeis": imeis, "days": days, "agent": agent, "reason": reason}]
+                [
+                    {
+                        "kind": kind,
+                        "imeis": [f"{imei:014}" for imei in imeis],
+                        "days": days,
+                        "agent": agent,
+                        "reason": reason,
+                    }
+                ]
             )
         # Behind everything that the timers have seen so far, also by the clocks of other nodes.
         at = max(now, 0, *(_last_moment(one.device) + 1 for one in stored.values()))
@@ -138,7 +146,7 @@ class Desk:
         told = {"timers": timers, "without": without}
         if ask.get("dry_run") or not timers:
             return {**told, "recorded": False}
-        touched = [int(row["imei"]) for row in timers]
+        touched = [row["imei"] for row in timers]
         entry = {"kind": kind, "imeis": touched, "days": days, "agent": agent, "reason": reason}
         return {**told, **await self._recorded([entry], at)}
 
@@ -151,7 +159,12 @@ class Desk:
         stored = (await self._keeper.store.load([old])).get(old)
         if stored is None or grey.timer(stored.device, self._keeper.rules) is None:
             raise ValueError("the old IMEI has no timer; lists carry over by themselves")
-        entry = {"kind": "replaced", "old": old, "new": new, "device": projection.carried_over(stored.device)}
+        entry = {
+            "kind": "replaced",
+            "old": f"{old:014}",
+            "new": f"{new:014}",
+            "device": projection.carried_over(stored.device),
+        }
         return await self._recorded([{**entry, "agent": agent, "reason": reason}])
 
     async def shift(self, ask: Ask) -> dict[str, Any]:

@@ -96,19 +96,19 @@ def from_audit(line: Mapping[str, Any]) -> list[Event | ShiftSet | ShiftRemoved]
         match line["kind"]:
             case "freeze" | "unfreeze" | "extend" | "lift" as kind:
                 act = Act(at, identity, kind, line.get("days", 0), agent, reason)
-                return [Acted(imei, act) for imei in line["imeis"]]
+                return [Acted(int(imei), act) for imei in line["imeis"]]
             case "expired":
-                return [Expired(imei, Expiry(deadline, at)) for imei, deadline in line["devices"]]
+                return [Expired(int(imei), Expiry(deadline, at)) for imei, deadline in line["devices"]]
             case "ended":
-                return [Ended(imei, End(over, why, line["sequence"])) for imei, why, over in line["devices"]]
+                return [Ended(int(imei), End(over, why, line["sequence"])) for imei, why, over in line["devices"]]
             case "timed":
-                return [Timed(line["imei"], National(line["sequence"], line["start"], line["deadline"]))]
+                return [Timed(int(line["imei"]), National(line["sequence"], line["start"], line["deadline"]))]
             case "replaced":
                 carried = msgspec.convert(line["device"], _DeviceLine)
-                old = Device(line["old"], carried.starts, End(), carried.acts, carried.national, carried.expiry)
+                old = Device(int(line["old"]), carried.starts, End(), carried.acts, carried.national, carried.expiry)
                 # With the sequence of what is known of it: what the national database has said of it is over too.
                 known = carried.national.sequence if carried.national is not None else 0
-                return [Inherited(line["new"], old), Ended(line["old"], End(at, "replaced", known))]
+                return [Inherited(int(line["new"]), old), Ended(old.imei, End(at, "replaced", known))]
             case "shift":
                 first, last, days = line["first"], line["last"], line["days"]
                 return [ShiftSet(Shift(at, identity, first, last, days, agent, reason))]

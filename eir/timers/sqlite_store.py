@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,8 +44,8 @@ _MIGRATIONS: Final = (
         deadline INTEGER, record BLOB NOT NULL);
     CREATE INDEX devices_deadline ON devices (state, deadline) WHERE deadline IS NOT NULL;
     CREATE TABLE messages (kind INTEGER NOT NULL, imei INTEGER NOT NULL, imsi TEXT NOT NULL, mark INTEGER NOT NULL,
-        at INTEGER NOT NULL, msisdn TEXT NOT NULL, state INTEGER NOT NULL, PRIMARY KEY (imei, imsi, kind, mark))
-        WITHOUT ROWID;
+        at INTEGER NOT NULL, msisdn TEXT NOT NULL, apart INTEGER NOT NULL, state INTEGER NOT NULL,
+        PRIMARY KEY (imei, imsi, kind, mark)) WITHOUT ROWID;
     CREATE TABLE changes (n INTEGER PRIMARY KEY AUTOINCREMENT, imei INTEGER NOT NULL, start INTEGER NOT NULL,
         deadline INTEGER NOT NULL);
     CREATE TABLE cursors (source TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
@@ -62,6 +63,8 @@ _STATES: Final = {"running": 1, "expired": 2, "frozen": 3, "lifted": 4}
 _ENDED: Final = 0
 _KINDS: Final = ("grey-granted", "black-expired", "black-attempt", "report-expired")
 _QUEUED, _WITHDRAWN = 0, 1
+_POSITION: Final = 8
+"""Octets of a position in the stream of changes: its last change's number."""
 _CHUNK: Final = 500
 """Variables of one SELECT."""
 _Result = TypeVar("_Result")
@@ -76,6 +79,7 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
         self._lock: int | None = None
         self._changed = asyncio.Event()
+        self._leases: dict[str, tuple[str, float]] = {}
 
     async def open(self) -> None:
         """As `Store.open`; also StoreError where another process has the file."""
@@ -133,19 +137,22 @@ class SqliteStore:
 
     async def end_of_changes(self) -> Position:
         """As `Store.end_of_changes`."""
-        return (await self._run(self._last_change)).to_bytes(8, "big")
+        return (await self._run(self._last_change)).to_bytes(_POSITION, "big")
 
     async def changes(self, after: Position, most: int, wait: float) -> tuple[list[Memory], Position]:
         """As `Store.changes`."""
+        if len(after) != _POSITION:
+            raise BehindError(f"{self._path.name} gave no such position")
+        number = int.from_bytes(after, "big")
         self._changed.clear()
-        found = await self._run(self._changes_after, int.from_bytes(after, "big"), most)
+        found = await self._run(self._changes_after, number, most)
         if not found and wait:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), wait)
-            found = await self._run(self._changes_after, int.from_bytes(after, "big"), most)
+            found = await self._run(self._changes_after, number, most)
         if not found:
             return [], after
-        return [Memory(*row[1:]) for row in found], found[-1][0].to_bytes(8, "big")
+        return [Memory(*row[1:]) for row in found], found[-1][0].to_bytes(_POSITION, "big")
 
     async def trim_changes(self, before: Position) -> None:
         """As `Store.trim_changes`."""
@@ -180,8 +187,13 @@ class SqliteStore:
         await self._run(self._transact, self._execute, "INSERT OR REPLACE INTO settings VALUES (?, ?)", name, value)
 
     async def lease(self, name: str, holder: str, seconds: float) -> bool:
-        """As `Store.lease`: there is nobody else."""
+        """As `Store.lease`; kept in memory, as the store is one process's."""
         await self._run(self._ready)
+        present, until = self._leases.get(name, ("", 0.0))
+        now = time.monotonic()
+        if present != holder and now < until:
+            return False
+        self._leases[name] = (holder, now + seconds)
         return True
 
     async def publish(self, head: Head) -> None:
@@ -194,9 +206,9 @@ class SqliteStore:
 
     async def queued(self, most: int) -> list[Message]:
         """As `Store.queued`."""
-        ask = "SELECT kind, imei, imsi, mark, at, msisdn FROM messages WHERE state = 0 ORDER BY at LIMIT ?"
+        ask = "SELECT kind, imei, imsi, mark, at, msisdn, apart FROM messages WHERE state = 0 ORDER BY at LIMIT ?"
         rows = await self._all(ask, most)
-        return [Message(_KINDS[kind], imei, imsi, mark, at, msisdn) for kind, imei, imsi, mark, at, msisdn in rows]
+        return [Message(_KINDS[kind], *rest) for kind, *rest in rows]
 
     async def problems(self) -> list[str]:
         """As `Store.problems`: SQLite's own check of the whole file, and every record read."""
@@ -324,20 +336,20 @@ class SqliteStore:
             "state = excluded.state, deadline = excluded.deadline, record = excluded.record",
             (_row(change) for change in changes),
         )
+        for apart, messages in _by_interval(changes):
+            # A key stays for ever, so nothing goes out twice; where it may come again, its time is moved on.
+            again = (
+                f"DO UPDATE SET at = excluded.at, msisdn = excluded.msisdn, state = 0 WHERE excluded.at >= messages.at + {apart}"
+            )
+            connection.executemany(
+                f"INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, {apart}, 0) "
+                f"ON CONFLICT (imei, imsi, kind, mark) {again if apart else 'DO NOTHING'}",
+                messages,
+            )
         connection.executemany(
             "UPDATE messages SET state = 1 WHERE kind = ? AND imei = ? AND imsi = ? AND mark = ? AND state = 0",
             ((_KINDS.index(kind), *rest) for change in changes for kind, *rest in change.withdrawn),
         )
-        for apart, messages in _by_interval(changes):
-            # A key stays for ever, so nothing goes out twice; where it may come again, its time is moved on.
-            again = (
-                f"DO UPDATE SET at = excluded.at, msisdn = excluded.msisdn, state = 0 WHERE excluded.at >= at + {apart}"
-            )
-            connection.executemany(
-                f"INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, 0) "
-                f"ON CONFLICT (imei, imsi, kind, mark) {again if apart else 'DO NOTHING'}",
-                messages,
-            )
         connection.executemany(
             "INSERT INTO changes (imei, start, deadline) VALUES (?, ?, ?)",
             (memory(change.device, change.timer) for change in changes if change.tell == "all"),
@@ -347,7 +359,7 @@ class SqliteStore:
         return frozenset()
 
     def _stale(self, connection: sqlite3.Connection, changes: Sequence[Change], revision: int) -> frozenset[int]:
-        if revision != connection.execute("SELECT count(*) + total(removed) FROM shifts").fetchone()[0]:
+        if revision != connection.execute("SELECT count(*) + coalesce(sum(removed), 0) FROM shifts").fetchone()[0]:
             return frozenset(change.device.imei for change in changes)
         versions: dict[int, int] = {}
         for first in range(0, len(changes), _CHUNK):

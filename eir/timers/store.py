@@ -41,9 +41,10 @@ class LostError(StoreError):
 class Message(Struct, frozen=True, array_like=True, gc=False):
     """Something that must go out: an SMS to a subscriber of a device, or a report upwards (without a subscriber).
 
-    `mark` tells the timers of one device apart: it is the end of the timer before. `apart`: a message is dropped where
-    the last one with this key was less than so many seconds before, whatever became of that; 0: ever before. One that
-    was withdrawn counts as well.
+    `mark` tells the timers of one device apart: it is the end of the timer before. `apart`: only so many seconds, or
+    more, after the last one with this key, whose place it takes if that still waits; an earlier one that comes late is
+    not put, as it cannot be told from one that comes twice. 0: never again, also when the one that was put has gone
+    out or was withdrawn. A replayed event changes no device, so it does not bring back what was withdrawn.
     """
 
     kind: MessageKind
@@ -137,6 +138,7 @@ class Store(Protocol):
         changed one of the devices meanwhile, all of the same part of the store; where the shifts have changed
         (`revision`), all. A part is written whole, its cursor included, or not at all, so that what was refused is not
         behind the cursor. Raises LostError, until `position` has been asked again.
+        Of a device there is at most one change in a commit.
         """
 
     async def mark(self, source: str, position: int) -> None:
@@ -165,7 +167,7 @@ class Store(Protocol):
         """The changes after a position, and the position behind them; waits so many seconds for the first.
 
         Of one device they come in their order, and may leave out all but the last. Raises BehindError, also for a
-        position that is another store's; and LostError: who has nothing to commit learns of a loss here.
+        position that is another store's, and LostError: who has nothing to commit learns of a loss here.
         """
 
     async def trim_changes(self, before: Position) -> None:
@@ -178,7 +180,7 @@ class Store(Protocol):
         """Adds a shift, once by its `id`; the revision rises if it was added."""
 
     async def remove_shift(self, identity: str) -> None:
-        """Takes a shift away, for good: it cannot be added again, nor for the first time. The revision rises."""
+        """Takes a shift away, for good: it cannot be added again, or at all. The revision rises if there was one."""
 
     async def setting(self, name: str) -> bytes | None:
         """A value that the control plane keeps in the store."""

@@ -104,12 +104,12 @@ class Sweep:
                 self.state.swept_to = horizon
                 return
             begin = time.monotonic()
-            passed: list[tuple[int, int]] = []
+            passed: list[tuple[str, int]] = []
             others: list[Change] = []
             for device, version in (await keeper.store.load(due)).values():
                 timer = grey.timer(device, keeper.rules)
                 if timer is not None and timer.state == "running" and (timer.deadline or NEVER) <= horizon:
-                    passed.append((device.imei, timer.deadline or NEVER))
+                    passed.append((f"{device.imei:014}", timer.deadline or NEVER))
                 else:
                     others.append(Change(device, version, timer))
             if others:
@@ -136,7 +136,7 @@ class Sweep:
             batch = listed[first : first + _BATCH]
             # Behind the start in any case: one of the same second, or of a clock that was ahead, is over as well.
             devices = [
-                (imei, "verified" if rule in _VERIFIED else "blacklisted", max(now, start + 1))
+                (f"{imei:014}", "verified" if rule in _VERIFIED else "blacklisted", max(now, start + 1))
                 for imei, start, rule in batch
             ]
             await self._note(kind="ended", devices=devices, sequence=info["sequence"] if info is not None else 0)

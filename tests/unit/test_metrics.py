@@ -46,6 +46,8 @@ PROMISED = {
     "eir_timers": ("gauge", set()),
     "eir_timers_running": ("gauge", set()),
     "eir_breaker_tripped": ("gauge", set()),
+    "eir_in_use_pairs": ("gauge", set()),
+    "eir_in_use_dropped_total": ("counter", set()),
     "eir_lists_valid": ("gauge", set()),
     "eir_overlay_entries": ("gauge", set()),
     "eir_lists_sequence": ("gauge", set()),
@@ -110,6 +112,9 @@ class FakeNode:
             "timers_running": 10,
             "breaker_tripped": False,
             "overlay_entries": 2,
+            "in_use_pairs": 12,
+            "in_use_dropped": 13,
+            "in_use_bytes": 4096,
         }
 
     def snapshot_info(self) -> _core.SnapshotInfo | None:

@@ -22,6 +22,7 @@ WORLDLY = {
     "control.py",
     "diameter/server.py",
     "doctor.py",
+    "in_use.py",
     "lists/build.py",
     "log.py",
     "metrics.py",

@@ -175,6 +175,12 @@ impl Imsi {
         (length >= 6 && value < 10u64.pow(15) && value % spare == 0).then_some(Self(packed))
     }
 
+    /// Its digits. Personal data: for files and people who may see it, never for a log.
+    #[must_use]
+    pub fn digits(self) -> String {
+        digits(self.0)
+    }
+
     /// One number below 2^54 that stands for this IMSI in files and tables; never 0.
     #[inline]
     #[must_use]
@@ -187,12 +193,6 @@ impl Imsi {
     #[must_use]
     pub fn padded(self) -> u64 {
         self.0 >> 4
-    }
-
-    /// The digits.
-    #[must_use]
-    pub fn digits(self) -> String {
-        digits(self.0)
     }
 
     /// Mobile Country Code: the first three digits.
@@ -347,6 +347,7 @@ mod tests {
         let short = Imsi::from_digits(b"00101012345678").unwrap();
         assert_ne!(short, Imsi::from_digits(b"001010123456780").unwrap());
         assert_eq!(short.padded(), 1_010_123_456_780);
+        assert_eq!((imsi.digits().as_str(), short.digits().as_str()), ("001010123456789", "00101012345678"));
         assert_eq!(Imsi::from_digits(b"00101"), None);
         assert_eq!(Imsi::from_digits(b"0010101234567890"), None);
         assert_eq!(Imsi::from_digits(b"00101012345678x"), None);

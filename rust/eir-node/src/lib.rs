@@ -9,6 +9,7 @@ pub mod journal_reader;
 pub mod journal_writer;
 pub mod load;
 pub mod node;
+pub mod pairs_file;
 pub mod priority;
 #[cfg(feature = "python")]
 mod python;

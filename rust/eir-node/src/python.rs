@@ -16,9 +16,11 @@ use eir_core::diameter::VENDOR_3GPP;
 use eir_core::diameter::ecr::{Ecr, KNOWN_3GPP, KNOWN_IETF};
 use eir_core::grey::{BreakerLimits, GreyTable, Schedule};
 use eir_core::imei::{Imei, Imsi, Msisdn};
+use eir_core::in_use::Day;
 use eir_core::journal::{Event as Record, Journal, OverlayChange};
 use eir_core::lists::{self, BuildOptions, FileKind, List};
 use eir_core::policy::{self, Prefix, Status};
+use eir_core::recent::Answer;
 use eir_core::verdict::{Facts, Request, Rule};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyOSError, PyValueError};
@@ -29,11 +31,15 @@ use crate::events::Event;
 use crate::image_file::Found;
 use crate::journal_writer::{JournalConfig, replay_directory};
 use crate::node::{self, Explanation, NodeConfig};
+use crate::pairs_file;
 use crate::snapshot_file;
 use crate::stats::{BUCKETS_NS, PeerStats};
 
 create_exception!(_core, SnapshotError, PyException, "A snapshot file cannot be read or is not sound.");
 create_exception!(_core, BuildError, PyException, "List files were refused, or the snapshot cannot be written.");
+
+/// (at, IMSI, status, rule).
+type RecentAnswer = (UnixTime, Option<String>, &'static str, &'static str);
 
 /// Journal records of one call: more would be a list that nobody wants to hold.
 const MOST_RECORDS: usize = 100_000;
@@ -173,7 +179,7 @@ struct Node(node::Node);
 impl Node {
     #[new]
     #[pyo3(signature = (*, origin_host, origin_realm, origin_state_id, workers, max_connections, max_events, hold_ms,
-        journal_directory, journal_segment_bytes, journal_max_bytes, policy, image=None))]
+        journal_directory, journal_segment_bytes, journal_max_bytes, policy, image=None, in_use_bytes=0))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python constructor")]
     fn new(
         py: Python<'_>,
@@ -189,6 +195,7 @@ impl Node {
         journal_max_bytes: u64,
         policy: &Policy,
         image: Option<PathBuf>,
+        in_use_bytes: usize,
     ) -> PyResult<Self> {
         let config = NodeConfig {
             origin_host,
@@ -204,7 +211,7 @@ impl Node {
                 max_bytes: journal_max_bytes,
             },
             image,
-            in_use_bytes: 0,
+            in_use_bytes,
         };
         Ok(Self(py.detach(|| node::Node::start(config, policy.0.clone()))?))
     }
@@ -368,6 +375,27 @@ impl Node {
         py.detach(|| self.0.grey().prune(now));
     }
 
+    /// (at, IMSI, status, rule) of the last answers to a device that were not white.
+    fn recent(&self, py: Python<'_>, imei: u64) -> PyResult<Vec<RecentAnswer>> {
+        let imei = key_imei(imei)?;
+        let answers = py.detach(|| self.0.recent().for_device(imei));
+        let tuple =
+            |answer: Answer| (answer.at, answer.imsi.map(Imsi::digits), answer.status.name(), answer.rule.name());
+        Ok(answers.into_iter().map(tuple).collect())
+    }
+
+    fn last_seen(&self, imei: u64) -> PyResult<Option<Day>> {
+        Ok(self.0.in_use().last_day(key_imei(imei)?))
+    }
+
+    fn rotate_in_use(&self, py: Python<'_>, day: Day) {
+        py.detach(|| self.0.in_use().rotate(day));
+    }
+
+    fn write_pairs(&self, py: Python<'_>, day: Day, path: PathBuf) -> PyResult<u64> {
+        py.detach(|| pairs_file::write(self.0.in_use(), day, &path)).map_err(Into::into)
+    }
+
     /// Everything that is counted or measured, in one dict; the keys are those of `eir/_core.pyi`.
     fn stats<'py>(&self, py: Python<'py>, now: UnixTime) -> PyResult<Bound<'py, PyDict>> {
         let (stats, journal, grey) = (self.0.stats(), self.0.journal().stats(), self.0.grey());
@@ -402,6 +430,10 @@ impl Node {
         dict.set_item("timers_running", grey.running(now))?;
         dict.set_item("breaker_tripped", grey.tripped())?;
         dict.set_item("overlay_entries", self.0.overlay_len())?;
+        let in_use = self.0.in_use();
+        dict.set_item("in_use_pairs", in_use.len())?;
+        dict.set_item("in_use_dropped", in_use.dropped())?;
+        dict.set_item("in_use_bytes", in_use.octets())?;
         Ok(dict)
     }
 }
@@ -429,6 +461,10 @@ fn journal_record<'py>(py: Python<'py>, record: &Record) -> PyResult<Option<Boun
 
 fn person_imei(text: &str) -> PyResult<Imei> {
     Imei::from_person(text).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+fn key_imei(key: u64) -> PyResult<Imei> {
+    Imei::from_number(key).ok_or_else(|| PyValueError::new_err("an IMEI has 14 digits, not all zero"))
 }
 
 fn peer_stats<'py>(py: Python<'py>, peer: &PeerStats) -> PyResult<Bound<'py, PyDict>> {

@@ -155,17 +155,19 @@ def line(kind: str, **fields: Any) -> dict[str, Any]:
 
 
 def test_audit_lines_become_events() -> None:
-    assert projection.from_audit(line("extend", imeis=[IMEI], days=5)) == [
+    assert projection.from_audit(line("extend", imeis=[f"{IMEI}"], days=5)) == [
         Acted(IMEI, Act(AT, "eir-1:000000000004", "extend", 5, "agent", "why"))
     ]
-    assert projection.from_audit(line("expired", devices=[[IMEI, DEADLINE]])) == [Expired(IMEI, Expiry(DEADLINE, AT))]
-    assert projection.from_audit(line("ended", devices=[[IMEI, "blacklisted", AT + 3]], sequence=7)) == [
+    assert projection.from_audit(line("expired", devices=[[f"{IMEI}", DEADLINE]])) == [
+        Expired(IMEI, Expiry(DEADLINE, AT))
+    ]
+    assert projection.from_audit(line("ended", devices=[[f"{IMEI}", "blacklisted", AT + 3]], sequence=7)) == [
         Ended(IMEI, End(AT + 3, "blacklisted", 7))
     ]
     [shift] = projection.from_audit(line("shift", first=1, last=2, days=-3))
     assert isinstance(shift, ShiftSet) and shift.shift == grey.Shift(AT, "eir-1:000000000004", 1, 2, -3, "agent", "why")
     assert projection.from_audit(line("unshift", shift="eir-1:2")) == [ShiftRemoved("eir-1:2")]
-    assert projection.from_audit(line("lists-set", imei=IMEI)) == []
+    assert projection.from_audit(line("lists-set", imei=f"{IMEI}")) == []
 
 
 def test_a_replacement_carries_everything_but_subscribers_over() -> None:
@@ -173,7 +175,7 @@ def test_a_replacement_carries_everything_but_subscribers_over() -> None:
     carried = projection.carried_over(old)
     assert IMSI not in str(carried)
     new = IMEI + 1
-    inherited, ended = projection.from_audit(line("replaced", old=IMEI, new=new, device=carried, at=AT + 60))
+    inherited, ended = projection.from_audit(line("replaced", old=f"{IMEI}", new=f"{new}", device=carried, at=AT + 60))
     changes = projection.changes([Recorded(inherited), Recorded(ended)], {IMEI: Stored(old, 3)}, RULES)
     assert [(change.device.imei, change.timer) for change in changes] == [(new, grey.timer(old, RULES)), (IMEI, None)]
 
@@ -182,7 +184,7 @@ def test_a_replacement_carries_everything_but_subscribers_over() -> None:
     "broken",
     [
         line("extend", days=5),
-        line("expired", devices=[[IMEI]]),
+        line("expired", devices=[[f"{IMEI}"]]),
         line("replaced", old=1, new=2, device={"starts": "x"}),
         line("shift", first=1),
     ],

@@ -128,12 +128,11 @@ impl<J: Journal> Door<'_, J> {
             Some(Ok(imei)) => self.effect(imei, ecr, &verdict),
             _ => Effect::Nothing,
         };
-        // Last of all look-ups, because its cache line was asked for first.
-        if let (Some(in_use), Some(imei)) = (self.in_use, device(ecr)) {
-            in_use.mark(imei, ecr.imsi, self.facts.now / DAY);
-        }
         let not_started = match effect {
-            Effect::Hold(hold) if !hold.over(self.journal.progress()) => return Outcome::Held(hold),
+            Effect::Hold(hold) if !hold.over(self.journal.progress()) => {
+                self.mark(ecr);
+                return Outcome::Held(hold);
+            }
             // Over already: safe, or lost and taken back.
             Effect::Hold(Hold { started: Some(_), .. }) => {
                 ecr.imei.and_then(Result::ok).is_some_and(|imei| self.facts.grey.timer(imei).is_none())
@@ -143,6 +142,8 @@ impl<J: Journal> Door<'_, J> {
         };
         self.answers.write_eca(out, ecr, message, verdict.status);
         self.remember(ecr, verdict.status, verdict.rule);
+        // Last of all, because its cache line was asked for first and comes last.
+        self.mark(ecr);
         Outcome::Answered(Answered { status: verdict.status, rule: Some(verdict.rule), not_started })
     }
 
@@ -172,6 +173,14 @@ impl<J: Journal> Door<'_, J> {
     fn decide(&self, ecr: &Ecr<'_>) -> Option<Verdict> {
         let request = Request { imei: ecr.imei?, imsi: ecr.imsi };
         Some(verdict(&request, &self.facts))
+    }
+
+    /// Notes that the device is in use.
+    #[inline]
+    fn mark(&self, ecr: &Ecr<'_>) {
+        if let (Some(in_use), Some(imei)) = (self.in_use, device(ecr)) {
+            in_use.mark(imei, ecr.imsi, self.facts.now / DAY);
+        }
     }
 
     /// Notes an answer that leaves and is not white.
