@@ -42,7 +42,7 @@ async def servers(nodes: Nodes) -> list[str]:
         if limit and used > limit * 0.8:
             found.append(f"{at} uses {used} of {limit} octets that it may")
         replicas = int(replication.get("connected_slaves", 0))
-        if nodes.settings.mode != "alone" and not replicas:
+        if nodes.settings.mode == "sentinel" and not replicas:
             found.append(f"{at} has no replica")
         if replicas < nodes.settings.min_replicas:
             found.append(f"{at} has {replicas} replicas, and commits wait for {nodes.settings.min_replicas}")

@@ -17,6 +17,7 @@ from msgspec import convert, msgpack
 
 from eir.timers.grey import NEVER, Timer
 from eir.timers.store import (
+    BehindError,
     Change,
     Memory,
     Message,
@@ -138,14 +139,6 @@ def message_body(message: Message) -> str:
     return f"{message.at:010d}{message.apart}:{message.msisdn}"
 
 
-def imei_of(key: bytes) -> int:
-    """The IMEI in a message's field. Raises StoreError."""
-    try:
-        return int(key[1:15])
-    except ValueError:
-        raise StoreError("a message cannot be read") from None
-
-
 def message_of(key: bytes, body: bytes) -> Message:
     """The message of a field and its value. Raises StoreError."""
     try:
@@ -191,13 +184,13 @@ def write_position(followed: list[Followed]) -> Position:
 
 
 def read_position(position: Position) -> list[Followed]:
-    """How far all streams were followed. Raises StoreError where it is no position of this store's."""
+    """How far all streams were followed. Raises BehindError where it is no position of this store's."""
     try:
         followed = convert(msgpack.decode(position), list[Followed])
     except ValueError:
-        raise StoreError("not a position in the store's changes") from None
+        followed = []
     if len(followed) != SHARDS:
-        raise StoreError("not a position in the store's changes")
+        raise BehindError("not a position in the changes of this store")
     return followed
 
 

@@ -74,7 +74,10 @@ class _Node:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        self._free.append(connection)
+        if self._nodes.are_with(self):
+            self._free.append(connection)
+        else:
+            await connection.disconnect(nowait=True)
         return replies
 
     async def close(self) -> None:
@@ -260,6 +263,10 @@ class Nodes:
 
     def _limit(self) -> _Limit:
         return _Limit(self)
+
+    def are_with(self, node: _Node) -> bool:
+        """Whether a server is still one of the masters."""
+        return self._masters.get(node.endpoint) is node
 
     def failed(self) -> None:
         """Something failed: who the masters are is to be found out again."""

@@ -48,7 +48,7 @@ if (meta[2] or '0') ~= ARGV[5] then return 1 end
 local devices, index, messages, queue, changes = KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local n, m, w = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 -- Where the blocks begin, less one.
-local imeis = 14
+local imeis = 15
 local expected = imeis + n
 local records = expected + n
 local members = records + 2 * n
@@ -80,13 +80,12 @@ if n > 0 then
   chunks('HSET', devices, records + 1, records + 2 * n)
   chunks('ZADD', index, members + 1, members + 2 * n)
 end
--- What is taken back waits no more; its key stays, so that it does not come back.
-for i = 1, w do redis.call('ZREM', queue, ARGV[withdrawn + i]) end
-local new = m > 0
+-- Keys that are all new, and each there once, go the short way.
+local new = m > 0 and ARGV[15] == '1'
 for from = 1, m, 3000 do
-  local had = redis.call('HMGET', messages, unpack(ARGV, keys + from, keys + math.min(from + 2999, m)))
-  for i = 1, #had do
-    if had[i] then new = false end
+  local to = math.min(from + 2999, m)
+  for _, had in ipairs(redis.call('HMGET', messages, unpack(ARGV, keys + from, keys + to))) do
+    if had then new = false end
   end
 end
 if new then
@@ -103,6 +102,8 @@ else
     end
   end
 end
+-- What is taken back waits no more; its key stays, so that it does not come back.
+for i = 1, w do redis.call('ZREM', queue, ARGV[withdrawn + i]) end
 if ARGV[9] ~= '' or ARGV[10] ~= '' then
   local id = redis.call('XADD', changes, 'MAXLEN', '~', ARGV[6], '*', 'before', meta[3] or '0-0', 'all', ARGV[9],
     'others', ARGV[10], 'writer', ARGV[8])
@@ -154,7 +155,7 @@ for i = 1, #all, 2 do
   steps = steps + (all[i + 1] == '' and 2 or 1)
   digest = bit.bxor(digest, tonumber(string.sub(redis.sha1hex(all[i] .. ' ' .. all[i + 1]), 1, 6), 16))
 end
-local revision = string.format('%.0f', steps * 16777216 + digest)
+local revision = string.format('%d-%06x', steps, digest)
 redis.call('HSET', KEYS[1], 'revision', revision)
 return {revision, all}
 """

@@ -65,7 +65,7 @@ _COMMIT, _MARK, _SCHEMA, _PAGE_OF, _SHIFTS, _MERGE_SHIFTS, _LEASE = _SCRIPTS = t
 
 log = Log(__name__)
 
-_Ordered = TypeVar("_Ordered", bytes, tuple[int, bytes])
+_Ordered = TypeVar("_Ordered", bytes, tuple[int, bytes, int])
 
 
 class RedisStore:
@@ -80,6 +80,8 @@ class RedisStore:
         """Tells this store's changes apart from those of others."""
         self._known: dict[str, list[int]] = {}
         """By source, where each shard's cursor is known to have been."""
+        self._revisions = {0: "0"}
+        """What shards call a revision: also shards that differ must not have the same one."""
         self._bell: Bell | None = None
         self._returned: Position | None = None
         """The position that the follower was given last: with that, shards in `_quiet` have nothing new."""
@@ -180,12 +182,13 @@ class RedisStore:
             source,
             position,
             known,
-            revision,
+            self._revisions.get(revision, str(revision)),
             self._settings.changes_kept,
             self._channel,
             self._writer,
             *share.blocks(),
             shard,
+            int(len(set(share.message_keys)) == len(share.message_keys)),
             *share.lists(),
         )
 
@@ -224,18 +227,19 @@ class RedisStore:
         """See `Store.due`. Raises StoreError."""
         end = f"(r{until + 1:010d}"
         members = await self._first(
-            most, lambda shard, count: ("ZRANGEBYLEX", self._keys[shard].index, "[r", end, "LIMIT", 0, count), list
+            most, lambda shard, count: ("ZRANGEBYLEX", self._keys[shard].index, "[r", end, "LIMIT", 0, count), _as_it_is
         )
         return [int(member[11:]) for member in members]
 
     async def _first(
-        self, most: int, command: Callable[[int, int], Command], read: Callable[[Reply], list[_Ordered]]
+        self, most: int, command: Callable[[int, int], Command], read: Callable[[int, Reply], list[_Ordered]]
     ) -> list[_Ordered]:
         """The `most` least of what the shards hold, each of which gives the first ones of its own, in order."""
         count = max(1, most if most <= 2 * SHARDS else 2 * most // SHARDS)
         while True:
             asked = count
-            found = [read(reply) for reply in await self._every(partial(_swapped, command, asked))]
+            replies = await self._every(partial(_swapped, command, asked))
+            found = [read(shard, reply) for shard, reply in enumerate(replies)]
             merged = list(heapq.merge(*found))
             # Behind the last of what a shard gave there may be more of its own.
             ends = [of_shard[-1] for of_shard in found if len(of_shard) == count]
@@ -297,8 +301,8 @@ class RedisStore:
             most, lambda shard, count: ("ZRANGE", self._keys[shard].queue, 0, count - 1, "WITHSCORES"), _scored
         )
         by_shard: dict[int, list[bytes]] = {}
-        for _, key in found:
-            by_shard.setdefault(shard_of(layout.imei_of(key)), []).append(key)
+        for _, key, shard in found:
+            by_shard.setdefault(shard, []).append(key)
         replies = await self._on(by_shard, lambda shard: ("HMGET", self._keys[shard].messages, *by_shard[shard]))
         bodies = {
             key: body
@@ -306,7 +310,7 @@ class RedisStore:
             for key, body in zip(keys, reply, strict=True)
         }
         # What has been taken back meanwhile has no body.
-        return [layout.message_of(key, body) for _, key in found if (body := bodies[key]) is not None]
+        return [layout.message_of(key, body) for _, key, _ in found if (body := bodies[key]) is not None]
 
     # The stream of changes.
 
@@ -345,13 +349,15 @@ class RedisStore:
                 await self._check(followed)
                 self._checked = now
             self._quiet -= {int(shard) for shard in self._bell.rung()}
+            all_read = not self._quiet
             found, followed = await self._read(followed, most)
             now = loop.time()
-            if found or now >= end:
+            if found or (now >= end and all_read):
                 self._returned = layout.write_position(followed)
                 return found, self._returned
-            heard = await self._bell.wait(min(end - now, _CHECK))
-            # A bell may go unheard, where the node that passes it on has just been cut off.
+            heard = await self._bell.wait(min(end - now, _CHECK)) if now < end else set()
+            # A bell comes a little later than what it rings for, and may not come, where the node that passes it on
+            # has just been cut off. So without one all are looked at, also before it is said that there is nothing.
             self._quiet = self._quiet - {int(shard) for shard in heard} if heard else set()
 
     async def _hang_up(self) -> None:
@@ -427,7 +433,10 @@ class RedisStore:
                     # What was taken away anywhere is taken away.
                     known[identity] = known.get(identity, shift) and shift
             if len({revision for revision, _ in replies}) == 1:
-                return int(replies[0][0]), tuple(sorted(_read_shift(shift) for shift in known.values() if shift))
+                name = replies[0][0].decode()
+                revision = int(name.partition("-")[0])
+                self._revisions = {revision: name}
+                return revision, tuple(sorted(_read_shift(shift) for shift in known.values() if shift))
             replies = await self._merge([part for pair in known.items() for part in pair])
         raise StoreError("the shards do not come to agree about the shifts")
 
@@ -485,9 +494,13 @@ def _swapped(command: Callable[[int, int], Command], count: int, shard: int) -> 
     return command(shard, count)
 
 
-def _scored(flat: Sequence[bytes]) -> list[tuple[int, bytes]]:
-    """(score, member) of a reply with scores."""
-    return [(int(score), member) for member, score in zip(flat[::2], flat[1::2], strict=True)]
+def _as_it_is(_: int, members: list[bytes]) -> list[bytes]:
+    return members
+
+
+def _scored(shard: int, flat: Sequence[bytes]) -> list[tuple[int, bytes, int]]:
+    """(score, member, shard) of a reply with scores."""
+    return [(int(score), member, shard) for member, score in zip(flat[::2], flat[1::2], strict=True)]
 
 
 def _read_shift(value: bytes) -> Shift:

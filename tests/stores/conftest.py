@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eir.timers.redis_settings import RedisSettings
+from support.redis import RedisCluster, RedisServer
 from support.stores import Kind, MakeClient, MakeNodes, Nodes
 
-STORES = ["sqlite"]
+STORES = ["sqlite", "redis", "redis-cluster"]
 """The kinds of store; each is a fixture of that name, with `_` for `-`, that returns a Kind."""
 
 
@@ -47,6 +51,51 @@ def sqlite(tmp_path: Path) -> Kind:
         return lambda: SqliteStore(path)
 
     return Kind(False, make)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server for many stores, each with a prefix of its own."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"), None, "--appendonly", "yes")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """A cluster for many stores."""
+    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"), 3, 0, "--appendonly", "yes")
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+_PREFIXES = count()
+
+
+def _in_redis(settings: RedisSettings) -> Kind:
+    from eir.timers.redis_store import RedisStore
+
+    def make() -> MakeClient:
+        own = replace(settings, prefix=f"store{next(_PREFIXES)}")
+        return lambda: RedisStore(own)
+
+    return Kind(True, make)
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer) -> Kind:
+    return _in_redis(RedisSettings(nodes=(redis_server.url,)))
+
+
+@pytest.fixture
+def redis_cluster(cluster: RedisCluster) -> Kind:
+    return _in_redis(RedisSettings("cluster", cluster.urls))
 
 
 @pytest.fixture(params=STORES)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -39,16 +37,6 @@ NOW = 1_790_000_000
 IMEI = 35900100000000
 SOURCE = "journal:a.test"
 TIMEOUT = 1.0
-
-
-def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Has a test run in an event loop."""
-
-    @wraps(test)
-    def run(*arguments: Any, **named: Any) -> None:
-        asyncio.run(test(*arguments, **named))
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +171,6 @@ async def pinged(settings: RedisSettings) -> None:
 
 
 class TestTwoNodes:
-    @in_loop
     async def test_of_two_that_change_a_device_at_once_one_is_refused(self, settings: RedisSettings) -> None:
         async with opened(settings) as one, opened(settings) as other:
             refused = await asyncio.gather(
@@ -199,7 +186,6 @@ class TestTwoNodes:
             assert await one.commit(changes, 0, SOURCE, 9) == {IMEI, near}
             assert set(await one.load([IMEI, near, other_imeis[0]])) == {IMEI, other_imeis[0]}
 
-    @in_loop
     async def test_a_change_is_with_the_other_node_at_once(self, settings: RedisSettings) -> None:
         async with opened(settings) as one, opened(settings) as other:
             after = await other.end_of_changes()
@@ -216,7 +202,6 @@ class TestTwoNodes:
                 assert found == [remembered(change)]
             assert sorted(took)[10] < 0.05
 
-    @in_loop
     async def test_what_is_told_to_others_does_not_come_back(self, settings: RedisSettings) -> None:
         async with opened(settings) as one, opened(settings) as other:
             after = await one.end_of_changes()
@@ -228,7 +213,6 @@ class TestTwoNodes:
             assert (await drained(one, after))[0] == told["all"]
             assert (await drained(other, after))[0] == told["all"] | told["others"]
 
-    @in_loop
     async def test_shifts_of_two_nodes_come_together(self, settings: RedisSettings) -> None:
         shifts = [Shift(NOW, f"{name}:1", 1, 2, 3, "somebody", "a holiday") for name in "ab"]
         async with opened(settings) as one, opened(settings) as other:
@@ -242,7 +226,6 @@ class TestTwoNodes:
             assert (await one.shifts())[1] == (shifts[1],)
             assert (await one.shifts())[0] > revision
 
-    @in_loop
     async def test_a_shift_that_a_shard_lacks_is_given_to_it(
         self, server: RedisServer, settings: RedisSettings
     ) -> None:
@@ -252,7 +235,7 @@ class TestTwoNodes:
             server.cli("DEL", "eir:{s05}:shifts")
             server.cli("HDEL", "eir:{s05}:meta", "revision")
             assert await store.shifts() == before
-            assert server.cli("HGET", "eir:{s05}:meta", "revision") == str(before[0])
+            assert server.cli("HGET", "eir:{s05}:meta", "revision").startswith(f"{before[0]}-")
 
 
 def replace_tell(change: Change, number: int) -> Change:
@@ -261,7 +244,6 @@ def replace_tell(change: Change, number: int) -> Change:
 
 
 class TestChanges:
-    @in_loop
     async def test_a_follower_takes_them_in_pieces_and_misses_none(self, settings: RedisSettings) -> None:
         changes = [started(imei) for imei in range(IMEI, IMEI + 3000)]
         async with opened(settings) as one, opened(settings) as other:
@@ -274,7 +256,6 @@ class TestChanges:
             # A position is good for another process, later.
             assert (await drained(one, after))[0] == set()
 
-    @in_loop
     async def test_a_stream_that_was_trimmed_is_told(self, settings: RedisSettings) -> None:
         async with opened(replace(settings, changes_kept=100)) as store:
             after = await store.end_of_changes()
@@ -286,7 +267,6 @@ class TestChanges:
             with pytest.raises(BehindError):
                 await drained(store, after)
 
-    @in_loop
     async def test_a_stream_that_has_lost_its_end_is_told(self, server: RedisServer, settings: RedisSettings) -> None:
         async with opened(settings) as store:
             await store.commit([started(IMEI)], 0)
@@ -300,7 +280,6 @@ class TestChanges:
             with pytest.raises(BehindError):
                 await store.changes(after, 10, 0)
 
-    @in_loop
     async def test_a_position_of_another_store_is_none(self, settings: RedisSettings) -> None:
         async with opened(settings) as store:
             with pytest.raises(StoreError):
@@ -308,7 +287,6 @@ class TestChanges:
 
 
 class TestServers:
-    @in_loop
     async def test_scripts_that_are_gone_are_loaded_again(self, server: RedisServer, settings: RedisSettings) -> None:
         async with opened(settings) as store:
             await store.commit([started(IMEI)], 0)
@@ -316,11 +294,9 @@ class TestServers:
             assert not await store.commit([started(IMEI + 1)], 0)
             assert len(await store.load([IMEI, IMEI + 1])) == 2
 
-    @in_loop
     async def test_the_librarys_own_client(self, settings: RedisSettings) -> None:
         await pinged(settings)
 
-    @in_loop
     async def test_the_rights_that_the_guide_names_are_enough(
         self, server: RedisServer, settings: RedisSettings
     ) -> None:
@@ -338,7 +314,6 @@ class TestServers:
         finally:
             server.cli("ACL", "DELUSER", "eir")
 
-    @in_loop
     async def test_a_server_that_evicts_is_refused(self, server: RedisServer, settings: RedisSettings) -> None:
         server.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
         try:
@@ -347,7 +322,6 @@ class TestServers:
         finally:
             server.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
 
-    @in_loop
     async def test_a_newer_schema_is_refused(self, server: RedisServer, settings: RedisSettings) -> None:
         async with opened(settings) as store:
             server.cli("HSET", "eir:{s03}:meta", "schema", "2")
@@ -357,7 +331,6 @@ class TestServers:
             with pytest.raises(StoreVersionError):
                 await store.commit([started(imei)], 0)
 
-    @in_loop
     async def test_problems_are_found(self, server: RedisServer, settings: RedisSettings) -> None:
         async with opened(settings) as store:
             await store.commit([started(IMEI + number) for number in range(100)], 0)
@@ -371,7 +344,6 @@ class TestServers:
             assert any("messages that wait and cannot be read" in problem for problem in told)
             assert not any("00101" in problem for problem in told)
 
-    @in_loop
     async def test_a_server_that_hangs_is_not_waited_for(self, server: RedisServer, settings: RedisSettings) -> None:
         async with opened(settings) as store:
             await store.commit([started(IMEI)], 0, SOURCE, 1)
@@ -390,7 +362,6 @@ class TestServers:
             assert not await store.commit([started(IMEI + 2)], 0, SOURCE, 2)
             assert len((await drained(store, after))[0]) >= 1
 
-    @in_loop
     async def test_no_server(self, settings: RedisSettings, server: RedisServer) -> None:
         with pytest.raises(StoreError):
             await RedisStore(replace(settings, nodes=("redis://127.0.0.1:1",))).open()
@@ -398,13 +369,11 @@ class TestServers:
             await RedisStore(replace(settings, username="eir", password="a secret")).open()
         assert "secret" not in str(caught.value)
 
-    @in_loop
     async def test_replicas_that_do_not_confirm(self, settings: RedisSettings) -> None:
         async with opened(replace(settings, min_replicas=1)) as store:
             with pytest.raises(StoreError, match="0 replicas have confirmed"):
                 await store.commit([started(IMEI)], 0, SOURCE, 1)
 
-    @in_loop
     async def test_what_was_acknowledged_survives_a_kill(self, tmp_path: Path) -> None:
         server = RedisServer(tmp_path, None, "--appendonly", "yes", "--appendfsync", "always")
         server.start()
@@ -449,7 +418,6 @@ class TestLosses:
                 server.stop()
 
     @pytest.mark.parametrize("first", ["commit", "mark", "changes"])
-    @in_loop
     async def test_a_silent_failover(self, pair: tuple[RedisServer, RedisServer], tmp_path: Path, first: str) -> None:
         master, replica = pair
         async with Door(tmp_path / "door", master) as door:
@@ -482,7 +450,6 @@ class TestLosses:
                 found = await everything(store)
                 assert found == await self.expected(settings)
 
-    @in_loop
     async def test_sentinel_names_another_master(self, pair: tuple[RedisServer, RedisServer], tmp_path: Path) -> None:
         master, replica = pair
         sentinels = Sentinels(tmp_path / "sentinels", master, 3)
@@ -509,7 +476,6 @@ class TestLosses:
         finally:
             sentinels.stop()
 
-    @in_loop
     async def test_a_cluster_puts_a_replica_in_a_masters_place(self, tmp_path: Path) -> None:
         cluster = RedisCluster(tmp_path, 3, 1)
         try:

@@ -98,7 +98,7 @@ class RedisServer:
 class RedisCluster:
     """A cluster of masters, each with so many replicas; nothing runs before `start`."""
 
-    def __init__(self, directory: Path, masters: int = 3, replicas: int = 0) -> None:
+    def __init__(self, directory: Path, masters: int = 3, replicas: int = 0, *arguments: str) -> None:
         ports = [free_port() for _ in range(masters * (1 + replicas))]
         # The line between nodes is not 10,000 above, where there may be no port any more.
         self.servers = [
@@ -106,6 +106,7 @@ class RedisCluster:
                 directory / str(port),
                 port,
                 *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", str(free_port())),
+                *arguments,
             )
             for port in ports
         ]
