@@ -168,7 +168,7 @@ def _put(work: _Work, event: Event, rules: Rules) -> None:
         timer = grey.timer(after, rules)
         if timer is not None and timer.state == "expired":
             _tell_expired(work, after)
-        elif timer is not None and timer.state == "running" and after.seen is not before.seen:
+        elif timer is not None and after.seen is not before.seen:
             for seen in after.seen:
                 if not _knows(before.seen, seen.imsi):
                     _queue(work, Message("grey-granted", after.imei, seen.imsi, after.end.at, seen.at, seen.msisdn))
