@@ -264,7 +264,8 @@ class Keeper:
         """Projects events, again where another node has changed a device meanwhile."""
         while True:
             stored = await self.store.load({event.imei for event, _ in recorded})
-            planned = projection.changes(recorded, stored, self._rules)
+            # In a thread: thousands of events take a good part of a second, and there are peers to be answered.
+            planned = await asyncio.to_thread(projection.changes, recorded, stored, self._rules)
             refused = await self.store.commit(planned, self.revision, source, reached)
             # What this node's memory lacks comes back with the stream of changes; who waits for an act need not.
             told = [
@@ -286,10 +287,10 @@ class Keeper:
         self.state.journal_position = position
         while True:
             self._journal_grown.clear()
-            records, reached = await asyncio.to_thread(self._node.read_journal, position, _BATCH)
-            if records:
-                await self._commit([projection.from_journal(record) for record in records], source, reached)
-                self.state.projected += len(records)
+            recorded, reached = await asyncio.to_thread(self._read_journal, position)
+            if recorded:
+                await self._commit(recorded, source, reached)
+                self.state.projected += len(recorded)
             if reached > position:
                 self.state.journal_position = position = reached
                 continue
@@ -298,6 +299,10 @@ class Keeper:
                 marked = position
             await _set_or_after(self._journal_grown, 5.0)
             await asyncio.sleep(_GATHER)
+
+    def _read_journal(self, position: int) -> tuple[list[Recorded], int]:
+        records, reached = self._node.read_journal(position, _BATCH)
+        return [projection.from_journal(record) for record in records], reached
 
     async def _project_audit(self) -> None:
         source = f"audit:{self._settings.name}"
