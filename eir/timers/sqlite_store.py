@@ -52,7 +52,7 @@ _POSITION: Final = struct.Struct(">QQ")
 """Whose it is, and the number of the last change."""
 _NEXT: Final = struct.Struct(">BQQ")
 """Where a scan goes on: state and deadline of the last device (0 without a range), and its IMEI."""
-_LOGGED: Final = 25_000
+_LOGGED: Final = 50_000
 """Devices and messages after which the log is brought into the file."""
 _TRIMMED: Final = 20_000
 """Changes that are forgotten in one transaction."""
@@ -91,7 +91,7 @@ class SqliteStore:
         self._leases: dict[str, tuple[str, float]] = {}
         """Holders, and until when. Only this process can ask, so they need not outlive it."""
         self._logged = 0
-        self._log_pass: Future[bool] | None = None
+        self._log_pass: Future[None] | None = None
 
     # --- coming and going --------------------------------------------------------------------------------------------
 
@@ -231,7 +231,7 @@ class SqliteStore:
                 self._waiting.discard(woken)
 
     async def trim_changes(self, before: Position) -> None:
-        """Forgets changes up to and with a position, if it is this store's. Raises StoreError when some are forgotten."""
+        """Forgets changes up to and with a position, if it is this store's. Raises StoreError, with some forgotten."""
 
         def trim(until: int) -> bool:
             with self._transaction() as connection:
@@ -267,13 +267,17 @@ class SqliteStore:
     async def put_shift(self, shift: Shift) -> None:
         """Adds a shift, once. Raises StoreError."""
         record = _shift_encoder.encode(shift)
-        await self._run(lambda: self._shift("INSERT OR IGNORE INTO shifts VALUES (?, ?)", (shift.id, record)))
+        await self._run(lambda: self._shift("INSERT OR IGNORE INTO shifts VALUES (?, ?)", shift.id, record))
 
     async def remove_shift(self, identity: str) -> None:
         """Takes a shift away, for good: its row stays, without a record. Raises StoreError."""
-        remove = """INSERT INTO shifts VALUES (?, NULL)
-            ON CONFLICT DO UPDATE SET record = NULL WHERE record IS NOT NULL"""
-        await self._run(lambda: self._shift(remove, (identity,)))
+
+        def remove() -> None:
+            self._shift("UPDATE shifts SET record = NULL WHERE id = ? AND record IS NOT NULL", identity)
+            with self._transaction() as connection:
+                connection.execute("INSERT OR IGNORE INTO shifts VALUES (?, NULL)", (identity,))
+
+        await self._run(remove)
 
     async def setting(self, name: str) -> bytes | None:
         """A value that the control plane keeps. Raises StoreError."""
@@ -383,7 +387,8 @@ class SqliteStore:
         end = rows[-1][3] if rows else number
         return [Memory(*row[:3]) for row in rows], _POSITION.pack(self._number("store"), end)
 
-    def _shift(self, statement: str, values: tuple[object, ...]) -> None:
+    def _shift(self, statement: str, *values: object) -> None:
+        """Changes a shift; the revision rises if that changes something."""
         with self._transaction() as connection:
             if connection.execute(statement, values).rowcount > 0:
                 connection.execute("UPDATE numbers SET n = n + 1 WHERE name = 'revision'")
@@ -456,18 +461,15 @@ class SqliteStore:
                 self._logged = 0
                 self._log_pass = self._aside.submit(_log_into_file, self._log_connection)
         elif self._log_pass.done():
-            if not self._log_pass.result():
-                _log_into_file(self._connection)
             self._log_pass = None
+            _log_into_file(self._connection)
 
 
-def _log_into_file(connection: sqlite3.Connection) -> bool:
-    """Whether the log is in the file to its end. Not raised here: a log that grows is a disk that fills."""
-    try:
-        _, logged, done = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    except sqlite3.Error:
-        return False
-    return bool(logged == done)
+def _log_into_file(connection: sqlite3.Connection) -> None:
+    """Brings the log into the file, as far as nobody reads what is older."""
+    # An error is not this commit's; the log grows then, and when the disk is full a commit fails.
+    with suppress(sqlite3.Error):
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 def _key(key: MessageKey) -> tuple[int, int, str, int]:
