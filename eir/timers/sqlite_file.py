@@ -11,7 +11,8 @@ import fcntl
 import os
 import secrets
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -82,6 +83,7 @@ class StoreFile:
         self._log = path.with_name(f"{path.name}-wal")
         self._lock = _locked(path)
         self._connections: list[sqlite3.Connection] = []
+        self._looking: list[sqlite3.Connection] = []
         try:
             try:
                 self._sized()
@@ -119,14 +121,10 @@ class StoreFile:
             connection.execute(f"PRAGMA {pragma}")
         return connection
 
-    def disconnect(self, connection: sqlite3.Connection) -> None:
-        """Closes a connection before the others."""
-        self._connections.remove(connection)
-        connection.close()
-
     def interrupt(self) -> None:
-        """Ends what takes long, in other threads."""
-        for connection in list(self._connections):
+        """Ends copies and checks, in other threads."""
+        for connection in list(self._looking):
+            # It may have come to its end by itself.
             with suppress(sqlite3.Error):
                 connection.interrupt()
 
@@ -158,13 +156,10 @@ class StoreFile:
         if path.resolve() == self.path.resolve():
             raise StoreError(f"{path}: is the store itself")
         new = path.with_name(f"{path.name}.new")
-        source = self.connect()
         try:
             new.unlink(missing_ok=True)
             os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640))
-            # A copy of a store that is changed by others begins anew with every change, unless it looks at one state.
-            source.execute("BEGIN")
-            with closing(sqlite3.connect(new, isolation_level=None)) as target:
+            with self._look() as source, closing(sqlite3.connect(new, isolation_level=None)) as target:
                 source.backup(target, pages=_STEP, sleep=0)
                 target.execute("PRAGMA journal_mode = DELETE")
                 target.execute("UPDATE numbers SET n = ? WHERE name = 'store'", (secrets.randbits(63),))
@@ -175,22 +170,33 @@ class StoreFile:
         finally:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
-            self.disconnect(source)
 
     def problems(self) -> list[str]:
         """What is wrong, by a look at everything as of now; the writer goes on. Raises sqlite3.Error."""
-        connection = self.connect()
         try:
-            connection.execute("BEGIN")
-            found = [text for (text,) in connection.execute(f"PRAGMA integrity_check({_SHOWN})") if text != "ok"]
-            # Behind a damaged tree there is nothing to be learned from what it holds.
-            return found or [*_wrong_records(connection), *_wrong_numbers(connection)]
+            with self._look() as connection:
+                found = [text for (text,) in connection.execute(f"PRAGMA integrity_check({_SHOWN})") if text != "ok"]
+                # Behind a damaged tree there is nothing to be learned from what it holds.
+                return found or [*_wrong_records(connection), *_wrong_numbers(connection)]
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
                 raise
             return [str(error)]
+
+    @contextmanager
+    def _look(self) -> Iterator[sqlite3.Connection]:
+        """A connection that sees the store as it is now, whatever is written meanwhile."""
+        connection = self.connect()
+        self._looking.append(connection)
+        try:
+            connection.execute("BEGIN")
+            # Only what is read begins to look; a copy of what goes on changing would begin anew with every change.
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            yield connection
         finally:
-            self.disconnect(connection)
+            self._looking.remove(connection)
+            self._connections.remove(connection)
+            connection.close()
 
     def _inodes(self) -> list[tuple[int, int]]:
         return [(found.st_dev, found.st_ino) for found in (os.stat(self.path), os.stat(self._log))]
