@@ -27,7 +27,7 @@ WITHDRAWN: Final = 2
 """States of messages, as the column has them."""
 
 _PAGE: Final = 4096
-"""Octets. A change of a device that is nowhere near others costs a page in the log, so a page must not be large."""
+"""Octets. What is changed here and there costs a page in the log each time, so a page must not be large."""
 _CACHE_KIB: Final = 128 * 1024
 _SHORT_LOG: Final = 64 << 20
 """Octets that the log keeps when it begins anew, so that a burst does not occupy the disk for ever."""
@@ -39,15 +39,17 @@ _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 # What is in a step is final: files have it. A change of the schema is one more step, and a line in docs/formats.md.
 _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    # New devices, their deadlines and their messages come to stand at the ends of their trees, because `n` rises; only
+    # one small tree is in the order of IMEIs, which come from anywhere.
     (
         """CREATE TABLE devices (
-            imei INTEGER PRIMARY KEY, version INTEGER NOT NULL,
+            n INTEGER PRIMARY KEY, imei INTEGER NOT NULL UNIQUE, version INTEGER NOT NULL,
             state INTEGER, deadline INTEGER, record BLOB NOT NULL)""",
         "CREATE INDEX deadlines ON devices (state, deadline) WHERE deadline IS NOT NULL",
         """CREATE TABLE messages (
-            imei INTEGER, kind INTEGER, imsi TEXT, mark INTEGER,
+            device INTEGER, kind INTEGER, imsi TEXT, mark INTEGER,
             state INTEGER NOT NULL, at INTEGER NOT NULL, apart INTEGER NOT NULL, msisdn TEXT NOT NULL,
-            PRIMARY KEY (imei, kind, imsi, mark)) WITHOUT ROWID""",
+            PRIMARY KEY (device, kind, imsi, mark)) WITHOUT ROWID""",
         "CREATE INDEX waiting ON messages (at) WHERE state = 1",
         """CREATE TABLE changes (
             n INTEGER PRIMARY KEY AUTOINCREMENT, imei INTEGER NOT NULL,
@@ -246,7 +248,7 @@ class StoreFile:
             if text != "ok":
                 raise self.failed(_damaged(text))
         for order in ("", "DESC"):
-            for column in ("imei", "deadline"):
+            for column in ("n", "imei", "deadline"):
                 writer.execute(f"SELECT * FROM devices WHERE {column} > 0 ORDER BY {column} {order} LIMIT 1").fetchall()
 
 

@@ -51,30 +51,31 @@ _EXPIRED: Final = STATES["expired"]
 _POSITION: Final = struct.Struct(">QQ")
 """Whose it is, and the number of the last change."""
 _NEXT: Final = struct.Struct(">BQQ")
-"""Where a scan goes on: state and deadline of the last device (0 without a range), and its IMEI."""
+"""Where a scan goes on: state and deadline of the last device (0 without a range), and its number."""
 _LOGGED: Final = 50_000
-"""Devices and messages after which the log is brought into the file."""
+"""Devices after which the log is brought into the file."""
 _TRIMMED: Final = 20_000
 """Changes that are forgotten in one transaction."""
 
 _LOAD: Final = "SELECT imei, version, record FROM json_each(?) JOIN devices ON imei = value"
-_HAVE: Final = "SELECT imei, version, state FROM json_each(?) JOIN devices ON imei = value"
-_PUT_DEVICE: Final = """INSERT INTO devices (imei, version, state, deadline, record) VALUES (?, ?, ?, ?, ?)
-    ON CONFLICT DO UPDATE SET
-    version = excluded.version, state = excluded.state, deadline = excluded.deadline, record = excluded.record"""
-_PUT_MESSAGE: Final = """INSERT INTO messages (imei, kind, imsi, mark, state, at, apart, msisdn)
+_HAVE: Final = "SELECT imei, version, state, n FROM json_each(?) JOIN devices ON imei = value"
+_PUT_DEVICE: Final = "INSERT INTO devices (imei, version, state, deadline, record, n) VALUES (?, ?, ?, ?, ?, ?)"
+_CHANGE_DEVICE: Final = "UPDATE devices SET version = ?2, state = ?3, deadline = ?4, record = ?5 WHERE n = ?6"
+_PUT_MESSAGE: Final = """INSERT INTO messages (device, kind, imsi, mark, state, at, apart, msisdn)
     VALUES (?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT DO NOTHING"""
-_LAST_MESSAGE: Final = "SELECT state, at FROM messages WHERE imei = ? AND kind = ? AND imsi = ? AND mark = ?"
+_LAST_MESSAGE: Final = "SELECT state, at FROM messages WHERE device = ? AND kind = ? AND imsi = ? AND mark = ?"
 _PUT_AGAIN: Final = """UPDATE messages SET state = 1, at = ?, apart = ?, msisdn = ?
-    WHERE imei = ? AND kind = ? AND imsi = ? AND mark = ?"""
+    WHERE device = ? AND kind = ? AND imsi = ? AND mark = ?"""
 _WITHDRAW: Final = """UPDATE messages SET state = 2
-    WHERE imei = ? AND kind = ? AND imsi = ? AND mark = ? AND state = 1"""
+    WHERE device = ? AND kind = ? AND imsi = ? AND mark = ? AND state = 1"""
+_QUEUED: Final = """SELECT kind, imei, imsi, mark, at, msisdn, apart FROM messages CROSS JOIN devices ON n = device
+    WHERE messages.state = 1 ORDER BY at LIMIT ?"""
 _PUT_CHANGE: Final = "INSERT INTO changes (imei, start, deadline) VALUES (?, ?, ?)"
 _PUT_CURSOR: Final = """INSERT INTO cursors VALUES (?, ?)
     ON CONFLICT DO UPDATE SET position = max(position, excluded.position)"""
-_SCAN: Final = "SELECT version, record, imei FROM devices WHERE imei > ? ORDER BY imei LIMIT ?"
-_SCAN_RANGE: Final = """SELECT version, record, imei, deadline FROM devices
-    WHERE state = ? AND deadline <= ? AND (deadline, imei) > (?, ?) ORDER BY deadline, imei LIMIT ?"""
+_SCAN: Final = "SELECT version, record, n FROM devices WHERE n > ? ORDER BY n LIMIT ?"
+_SCAN_RANGE: Final = """SELECT version, record, n, deadline FROM devices
+    WHERE state = ? AND deadline <= ? AND (deadline, n) > (?, ?) ORDER BY deadline, n LIMIT ?"""
 
 _T = TypeVar("_T")
 _shift_encoder = msgpack.Encoder()
@@ -152,7 +153,7 @@ class SqliteStore:
     ) -> frozenset[int]:
         """Writes changes and how far `source` is in; returns the IMEIs of those that were refused.
 
-        Raises StoreError, and ValueError where a device has two changes.
+        Raises StoreError, and ValueError where a device has two changes, or messages that are another's.
         """
         try:
             return await self._run(lambda: self._commit(changes, revision, source, position))
@@ -175,18 +176,17 @@ class SqliteStore:
         return [imei for (imei,) in await self._fetch(query, _RUNNING, until, max(most, 0))]
 
     async def scan(self, after: bytes | None, most: int, first: int = 0, last: int = NEVER) -> Page:
-        """Devices in the order of their IMEIs, or with a range of state and deadline. Raises StoreError."""
+        """Devices in the order in which they came, or with a range of state and deadline. Raises StoreError."""
         whole = first <= 0 and last >= NEVER
         try:
-            # No device has the IMEI 0.
-            number, deadline, imei = _NEXT.unpack(after) if after else (0 if whole else _RUNNING, first, 0)
+            number, deadline, last_one = _NEXT.unpack(after) if after else (0 if whole else _RUNNING, first, 0)
         except struct.error as error:
             raise StoreError("a scan goes on where no scan has been") from error
         most = max(most, 1)
         if whole:
-            rows = await self._fetch(_SCAN, imei, most)
+            rows = await self._fetch(_SCAN, last_one, most)
         else:
-            rows = await self._fetch(_SCAN_RANGE, number, last, deadline, imei, most)
+            rows = await self._fetch(_SCAN_RANGE, number, last, deadline, last_one, most)
         devices = [Stored(decode(row[1]), row[0]) for row in rows]
         if len(rows) == most:
             return Page(devices, _NEXT.pack(number, 0 if whole else rows[-1][3], rows[-1][2]))
@@ -201,8 +201,7 @@ class SqliteStore:
 
     async def queued(self, most: int) -> list[Message]:
         """The oldest messages that wait. Raises StoreError."""
-        query = "SELECT kind, imei, imsi, mark, at, msisdn, apart FROM messages WHERE state = 1 ORDER BY at LIMIT ?"
-        return [Message(_KINDS[kind], *rest) for kind, *rest in await self._fetch(query, max(most, 0))]
+        return [Message(_KINDS[kind], *rest) for kind, *rest in await self._fetch(_QUEUED, max(most, 0))]
 
     # --- the stream of changes ---------------------------------------------------------------------------------------
 
@@ -400,42 +399,52 @@ class SqliteStore:
         with self._transaction() as connection:
             if changes and revision != self._number("revision"):
                 return frozenset(by_imei)
-            have = {imei: (version, number) for imei, version, number in connection.execute(_HAVE, (_list(by_imei),))}
-            nothing = (0, None)
+            have = {imei: row for imei, *row in connection.execute(_HAVE, (_list(by_imei),))}
+            nothing = (0, None, 0)
             refused = frozenset(
                 imei for imei, change in by_imei.items() if have.get(imei, nothing)[0] != change.version
             )
             # In the order of the tree that they go into.
             taken = [by_imei[imei] for imei in sorted(by_imei.keys() - refused)]
+            (last,) = connection.execute("SELECT ifnull(max(n), 0) FROM devices").fetchone()
             counted: Counter[str | None] = Counter()
-            devices = []
+            new, changed, numbers = [], [], []
             for change in taken:
+                _, before, number = have.get(change.device.imei, nothing)
                 now = STATES[state(change.timer)]
-                before = have.get(change.device.imei, nothing)[1]
                 if now != before:
                     counted[_COUNTED.get(now)] += 1
                     counted[_COUNTED.get(before)] -= 1
                 until = None if change.timer is None else change.timer.deadline
-                devices.append((change.device.imei, change.version + 1, now, until, encode(change.device)))
-            connection.executemany(_PUT_DEVICE, devices)
-            counted["queued"] = self._put_messages(connection, taken)
+                row = (change.device.imei, change.version + 1, now, until, encode(change.device))
+                if number:
+                    changed.append((*row, number))
+                else:
+                    number = last = last + 1
+                    new.append((*row, number))
+                numbers.append(number)
+            connection.executemany(_PUT_DEVICE, new)
+            connection.executemany(_CHANGE_DEVICE, changed)
+            counted["queued"] = self._put_messages(connection, taken, numbers)
             told = (memory(change.device, change.timer) for change in taken if change.tell == "all")
             connection.executemany(_PUT_CHANGE, told)
-            changed = ((number, name) for name, number in counted.items() if name and number)
-            connection.executemany("UPDATE numbers SET n = n + ? WHERE name = ?", changed)
+            differences = ((number, name) for name, number in counted.items() if name and number)
+            connection.executemany("UPDATE numbers SET n = n + ? WHERE name = ?", differences)
             if source and not refused:
                 connection.execute(_PUT_CURSOR, (source, position))
-        self._logged += 2 * len(taken)
+        self._logged += len(taken)
         self._tend_log()
         return refused
 
-    def _put_messages(self, connection: sqlite3.Connection, changes: list[Change]) -> int:
-        """Puts and withdraws the messages of changes; by how many more wait then."""
+    def _put_messages(self, connection: sqlite3.Connection, changes: list[Change], numbers: list[int]) -> int:
+        """Puts and withdraws the messages of changes to the devices with these numbers; by how many more wait then."""
         once: list[tuple[object, ...]] = []
+        withdrawn: list[tuple[object, ...]] = []
         more = 0
-        for change in changes:
+        for change, number in zip(changes, numbers, strict=True):
+            imei = change.device.imei
             for message in change.messages:
-                key = _key(message.key)
+                key = _key(message.key, imei, number)
                 if not message.apart:
                     once.append((*key, message.at, message.apart, message.msisdn))
                     continue
@@ -446,8 +455,8 @@ class SqliteStore:
                 elif message.at >= last[1] + message.apart:
                     connection.execute(_PUT_AGAIN, (message.at, message.apart, message.msisdn, *key))
                     more += last[0] != WAITING
+            withdrawn += [_key(key, imei, number) for key in change.withdrawn]
         more += max(connection.executemany(_PUT_MESSAGE, once).rowcount, 0)
-        withdrawn = (_key(key) for change in changes for key in change.withdrawn)
         return more - max(connection.executemany(_WITHDRAW, withdrawn).rowcount, 0)
 
     def _tend_log(self) -> None:
@@ -472,10 +481,12 @@ def _log_into_file(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
-def _key(key: MessageKey) -> tuple[int, int, str, int]:
-    """A message's key in the order of the table, where a device's are together."""
+def _key(key: MessageKey, of: int, number: int) -> tuple[int, int, str, int]:
+    """A message's key as the table has it: with the number of the device instead of its IMEI. Raises ValueError."""
     kind, imei, imsi, mark = key
-    return imei, _KIND[kind], imsi, mark
+    if imei != of:
+        raise ValueError("a change has a message that is another device's")
+    return number, _KIND[kind], imsi, mark
 
 
 def _list(imeis: Collection[int]) -> str:

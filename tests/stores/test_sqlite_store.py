@@ -103,6 +103,8 @@ async def test_a_device_has_one_change_in_a_commit(tmp_path: Path) -> None:
     store = await opened(tmp_path / "store.db")
     with pytest.raises(ValueError, match="two changes"):
         await store.commit([change(device(1)), change(device(1))], 0)
+    with pytest.raises(ValueError, match="another device's"):
+        await store.commit([change(device(1), messages=(message(2),))], 0)
     assert await store.counts() == Counts(0, 0, 0, 0)
     await store.close()
 
@@ -128,9 +130,11 @@ def of_version(path: Path, version: int) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute(f"PRAGMA application_id = {sqlite_file.APPLICATION}")
     sqlite_file.migrate(connection, 0, version)
-    rows = [(FIRST_IMEI + n, 1, state, until, sqlite_file_record(n)) for n, state, until in [(1, 1, 5), (2, 2, None)]]
-    connection.executemany("INSERT INTO devices VALUES (?, ?, ?, ?, ?)", rows)
-    connection.execute("INSERT INTO messages VALUES (?, 0, '', 0, 1, 7, 0, '')", (FIRST_IMEI,))
+    rows = [
+        (n, FIRST_IMEI + n, 1, state, until, sqlite_file_record(n)) for n, state, until in [(1, 1, 5), (2, 2, None)]
+    ]
+    connection.executemany("INSERT INTO devices VALUES (?, ?, ?, ?, ?, ?)", rows)
+    connection.execute("INSERT INTO messages VALUES (1, 0, '', 0, 1, 7, 0, '')")
     connection.execute("INSERT INTO cursors VALUES ('journal:a', 77)")
     connection.close()
 
@@ -406,7 +410,7 @@ async def test_a_disk_that_was_full_needs_no_restart(tmp_path: Path) -> None:
 
 async def test_no_error_tells_of_a_subscriber(tmp_path: Path) -> None:
     store = await filled(tmp_path / "store.db")
-    bad = message(1, at=NOON << 64, subscriber=7)
+    bad = message(1000, at=NOON << 64, subscriber=7)
     with pytest.raises((StoreError, OverflowError)) as refused:
         await put(store, [change(device(1000), messages=(bad,))])
     assert bad.imsi not in str(refused.value) and bad.msisdn not in str(refused.value)
