@@ -1,25 +1,27 @@
-"""The store of one node: an SQLite file beside its journal.
+"""The store of one node, in an SQLite file beside it: the default, that nobody has to install or to look after.
 
-Write-ahead log; every commit is on the disk (`synchronous=FULL`) before it returns. One thread owns the connection;
-asyncio waits for it, and nothing else does. The file is this node's alone: a lock beside it keeps a second process out,
-because two nodes that each take the file's changes for their own would each lack the other's. Interface: `store`;
-layout: docs/formats.md.
+One thread owns the connection that writes; SQLite lets go of the interpreter while it works, so the event loop goes on.
+A commit is in the write-ahead log, and the log on the disk, before `commit` returns. Bringing the log into the file is
+done by another thread beside the commits, so that none of them waits for it. `sqlite_file` has schema and soundness.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import os
 import sqlite3
+import struct
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
+
+from msgspec import msgpack
 
 from eir.timers.grey import NEVER, Shift
+from eir.timers.sqlite_file import STATES, WAITING, StoreFile
 from eir.timers.store import (
     BehindError,
     Change,
@@ -27,425 +29,466 @@ from eir.timers.store import (
     Head,
     Memory,
     Message,
+    MessageKey,
+    MessageKind,
     Page,
     Position,
     Stored,
     StoreError,
-    StoreVersionError,
     decode,
     encode,
     memory,
+    state,
 )
 
-_MIGRATIONS: Final = (
-    # 1: timers, and what follows from them.
-    """
-    CREATE TABLE devices (imei INTEGER PRIMARY KEY, version INTEGER NOT NULL, state INTEGER NOT NULL,
-        deadline INTEGER, record BLOB NOT NULL);
-    CREATE INDEX devices_deadline ON devices (state, deadline) WHERE deadline IS NOT NULL;
-    CREATE TABLE messages (kind INTEGER NOT NULL, imei INTEGER NOT NULL, imsi TEXT NOT NULL, mark INTEGER NOT NULL,
-        at INTEGER NOT NULL, msisdn TEXT NOT NULL, apart INTEGER NOT NULL, state INTEGER NOT NULL,
-        PRIMARY KEY (imei, imsi, kind, mark)) WITHOUT ROWID;
-    CREATE TABLE changes (n INTEGER PRIMARY KEY AUTOINCREMENT, imei INTEGER NOT NULL, start INTEGER NOT NULL,
-        deadline INTEGER NOT NULL);
-    CREATE TABLE cursors (source TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-    """,
-    # 2: amnesties, and where audit trails stand.
-    """
-    CREATE TABLE shifts (id TEXT PRIMARY KEY, at INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-        days INTEGER NOT NULL, agent TEXT NOT NULL, reason TEXT NOT NULL, removed INTEGER NOT NULL DEFAULT 0)
-        WITHOUT ROWID;
-    CREATE TABLE heads (node TEXT PRIMARY KEY, n INTEGER NOT NULL, hash TEXT NOT NULL) WITHOUT ROWID;
-    """,
-)
-_STATES: Final = {"running": 1, "expired": 2, "frozen": 3, "lifted": 4}
-_ENDED: Final = 0
-_KINDS: Final = ("grey-granted", "black-expired", "black-attempt", "report-expired")
-_QUEUED, _WITHDRAWN = 0, 1
-_POSITION: Final = 8
-"""Octets of a position in the stream of changes: its last change's number."""
-_CHUNK: Final = 500
-"""Variables of one SELECT."""
-_Result = TypeVar("_Result")
+_KINDS: Final[tuple[MessageKind, ...]] = get_args(MessageKind)
+_KIND: Final[dict[str, int]] = {kind: number for number, kind in enumerate(_KINDS)}
+"""Kinds of messages, as the column has them."""
+_COUNTED: Final[dict[int | None, str]] = {1: "running", 2: "stopped", 3: "stopped", 4: "expired"}
+"""Under what a device is counted, by its state."""
+_RUNNING: Final = STATES["running"]
+_EXPIRED: Final = STATES["expired"]
+_POSITION: Final = struct.Struct(">QQ")
+"""Whose it is, and the number of the last change."""
+_NEXT: Final = struct.Struct(">BQQ")
+"""Where a scan goes on: state and deadline of the last device (0 without a range), and its number."""
+_LOGGED: Final = 50_000
+"""Devices after which the log is brought into the file."""
+_TRIMMED: Final = 20_000
+"""Changes that are forgotten in one transaction."""
+
+_LOAD: Final = "SELECT imei, version, record FROM json_each(?) JOIN devices ON imei = value"
+_HAVE: Final = "SELECT imei, version, state, n FROM json_each(?) JOIN devices ON imei = value"
+_PUT_DEVICE: Final = "INSERT INTO devices (imei, version, state, deadline, record, n) VALUES (?, ?, ?, ?, ?, ?)"
+_CHANGE_DEVICE: Final = "UPDATE devices SET version = ?2, state = ?3, deadline = ?4, record = ?5 WHERE n = ?6"
+_PUT_MESSAGE: Final = """INSERT INTO messages (device, kind, imsi, mark, state, at, apart, msisdn)
+    VALUES (?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT DO NOTHING"""
+_LAST_MESSAGE: Final = "SELECT state, at FROM messages WHERE device = ? AND kind = ? AND imsi = ? AND mark = ?"
+_PUT_AGAIN: Final = """UPDATE messages SET state = 1, at = ?, apart = ?, msisdn = ?
+    WHERE device = ? AND kind = ? AND imsi = ? AND mark = ?"""
+_WITHDRAW: Final = """UPDATE messages SET state = 2
+    WHERE device = ? AND kind = ? AND imsi = ? AND mark = ? AND state = 1"""
+_QUEUED: Final = """SELECT kind, imei, imsi, mark, at, msisdn, apart FROM messages CROSS JOIN devices ON n = device
+    WHERE messages.state = 1 ORDER BY at LIMIT ?"""
+_PUT_CHANGE: Final = "INSERT INTO changes (imei, start, deadline) VALUES (?, ?, ?)"
+_PUT_CURSOR: Final = """INSERT INTO cursors VALUES (?, ?)
+    ON CONFLICT DO UPDATE SET position = max(position, excluded.position)"""
+_SCAN: Final = "SELECT version, record, n FROM devices WHERE n > ? ORDER BY n LIMIT ?"
+_SCAN_RANGE: Final = """SELECT version, record, n, deadline FROM devices
+    WHERE state = ? AND deadline <= ? AND (deadline, n) > (?, ?) ORDER BY deadline, n LIMIT ?"""
+
+_T = TypeVar("_T")
+_shift_encoder = msgpack.Encoder()
+_shift_decoder = msgpack.Decoder(Shift)
 
 
 class SqliteStore:
-    """A store in the file `path`; its directory must be there."""
+    """A store in a file, for the one node that has it open. `eir.timers.store.Store` says what the methods do."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._thread = ThreadPoolExecutor(1, "store")
-        self._connection: sqlite3.Connection | None = None
-        self._lock: int | None = None
-        self._changed = asyncio.Event()
+        self._file: StoreFile | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
         self._leases: dict[str, tuple[str, float]] = {}
+        """Holders, and until when. Only this process can ask, so they need not outlive it."""
+        self._logged = 0
+        self._log_pass: Future[None] | None = None
+
+    # --- coming and going --------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """As `Store.open`; also StoreError where another process has the file."""
-        await self._run(self._open)
+        """Opens the file, or makes it. Raises StoreError, also where another process has it, and StoreVersionError."""
+        if self._file is not None:
+            raise StoreError(f"{self._path}: is open already")
+        self._writer = ThreadPoolExecutor(1, "store")
+        # Copies and checks take long, and the log must not wait for them.
+        self._aside = ThreadPoolExecutor(3, "store-aside")
+        try:
+            loop = asyncio.get_running_loop()
+            self._file = await loop.run_in_executor(self._writer, StoreFile, self._path)
+            self._connection = self._file.writer
+            self._log_connection = self._file.connect()
+        except BaseException:
+            self._writer.shutdown(wait=False)
+            self._aside.shutdown(wait=False)
+            raise
 
     async def close(self) -> None:
-        """As `Store.close`."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        """Waits for what is being written, ends what takes long, and closes the file."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        self._wake()
+
+        def end() -> None:
+            self._writer.shutdown()
+            file.interrupt()
+            self._aside.shutdown()
+            file.close()
+
+        await asyncio.get_running_loop().run_in_executor(None, end)
+
+    async def backup(self, path: Path) -> None:
+        """Copies the store as it is now to `path`, whole or not at all; what was there is replaced. Raises StoreError.
+
+        Nothing waits for it. The copy can be put in the store's place when the node is stopped: its cursors say from
+        where on journal and audit trail are to be read again.
+        """
+        file = self._opened()
+        await self._run(lambda: file.backup(path), self._aside)
+
+    async def problems(self) -> list[str]:
+        """What is wrong with file, records and counts. Nothing waits for it; of 5 million devices it takes a minute."""
+        return await self._run(self._opened().problems, self._aside)
+
+    # --- devices -----------------------------------------------------------------------------------------------------
 
     async def load(self, imeis: Collection[int]) -> dict[int, Stored]:
-        """As `Store.load`."""
-        return await self._run(self._load, list(imeis))
+        """The devices that the store knows, of these. Raises StoreError."""
+        rows = await self._fetch(_LOAD, _list(imeis))
+        return {imei: Stored(decode(record), version) for imei, version, record in rows}
 
     async def commit(
         self, changes: Sequence[Change], revision: int, source: str = "", position: int = 0
     ) -> frozenset[int]:
-        """As `Store.commit`: here all changes are written, or none."""
-        refused: frozenset[int] = await self._run(self._transact, self._commit, changes, revision, source, position)
-        if not refused and any(change.tell == "all" for change in changes):
-            self._changed.set()
-        return refused
+        """Writes changes and how far `source` is in; returns the IMEIs of those that were refused.
+
+        Raises StoreError, and ValueError where a device has two changes, or messages that are another's.
+        """
+        try:
+            return await self._run(lambda: self._commit(changes, revision, source, position))
+        finally:
+            # Also where this is cancelled: who waits asks the same thread, and so after what it is writing.
+            self._wake()
 
     async def mark(self, source: str, position: int) -> None:
-        """As `Store.mark`."""
-        await self._run(self._transact, self._mark, source, position)
+        """Says that everything of `source` up to a position is in. Raises StoreError."""
+        await self._write(_PUT_CURSOR, source, position)
 
     async def position(self, source: str) -> int:
-        """As `Store.position`."""
-        row = await self._one("SELECT position FROM cursors WHERE source = ?", source)
-        return row[0] if row else 0
+        """Up to where everything of `source` is in. Raises StoreError."""
+        rows = await self._fetch("SELECT position FROM cursors WHERE source = ?", source)
+        return int(rows[0][0]) if rows else 0
 
     async def due(self, until: int, most: int) -> list[int]:
-        """As `Store.due`."""
-        ask = "SELECT imei FROM devices WHERE state = 1 AND deadline <= ? ORDER BY deadline LIMIT ?"
-        return [imei for (imei,) in await self._all(ask, until, most)]
+        """IMEIs of running timers with a deadline up to `until`, the earliest first. Raises StoreError."""
+        query = "SELECT imei FROM devices WHERE state = ? AND deadline <= ? ORDER BY deadline LIMIT ?"
+        return [imei for (imei,) in await self._fetch(query, _RUNNING, until, max(most, 0))]
 
     async def scan(self, after: bytes | None, most: int, first: int = 0, last: int = NEVER) -> Page:
-        """As `Store.scan`, in the order of the IMEIs."""
-        ask = "SELECT imei, record, version FROM devices WHERE imei > ?"
-        given: list[int] = [int.from_bytes(after or b"", "big")]
-        if (first, last) != (0, NEVER):
-            # The plus keeps to the order of the IMEIs: pages must go on where they ended.
-            ask += " AND +state IN (1, 2) AND +deadline BETWEEN ? AND ?"
-            given += [first, last]
-        rows = await self._all(f"{ask} ORDER BY imei LIMIT ?", *given, most)
-        devices = [Stored(decode(record), version) for _, record, version in rows]
-        return Page(devices, rows[-1][0].to_bytes(8, "big") if len(rows) == most else None)
+        """Devices in the order in which they came, or with a range of state and deadline. Raises StoreError."""
+        whole = first <= 0 and last >= NEVER
+        try:
+            number, deadline, last_one = _NEXT.unpack(after) if after else (0 if whole else _RUNNING, first, 0)
+        except struct.error as error:
+            raise StoreError("a scan goes on where no scan has been") from error
+        most = max(most, 1)
+        if whole:
+            rows = await self._fetch(_SCAN, last_one, most)
+        else:
+            rows = await self._fetch(_SCAN_RANGE, number, last, deadline, last_one, most)
+        devices = [Stored(decode(row[1]), row[0]) for row in rows]
+        if len(rows) == most:
+            return Page(devices, _NEXT.pack(number, 0 if whole else rows[-1][3], rows[-1][2]))
+        if number == _RUNNING:
+            return Page(devices, _NEXT.pack(_EXPIRED, first, 0))
+        return Page(devices, None)
 
     async def counts(self) -> Counts:
-        """As `Store.counts`."""
-        states = dict(await self._all("SELECT state, count(*) FROM devices WHERE deadline IS NOT NULL GROUP BY state"))
-        stopped = await self._one("SELECT count(*) FROM devices WHERE state IN (3, 4)")
-        queued = await self._one("SELECT count(*) FROM messages WHERE state = 0")
-        return Counts(states.get(1, 0), stopped[0], states.get(2, 0), queued[0])
+        """How many there are; they are kept up to date by every commit. Raises StoreError."""
+        numbers = dict(await self._fetch("SELECT name, n FROM numbers"))
+        return Counts(*(numbers[name] for name in Counts._fields))
+
+    async def queued(self, most: int) -> list[Message]:
+        """The oldest messages that wait. Raises StoreError."""
+        return [Message(_KINDS[kind], *rest) for kind, *rest in await self._fetch(_QUEUED, max(most, 0))]
+
+    # --- the stream of changes ---------------------------------------------------------------------------------------
 
     async def end_of_changes(self) -> Position:
-        """As `Store.end_of_changes`."""
-        return (await self._run(self._last_change)).to_bytes(_POSITION, "big")
+        """Where the stream of changes ends now. Raises StoreError."""
+        return await self._run(lambda: _POSITION.pack(self._number("store"), self._last_change()))
 
     async def changes(self, after: Position, most: int, wait: float) -> tuple[list[Memory], Position]:
-        """As `Store.changes`."""
-        if len(after) != _POSITION:
-            raise BehindError(f"{self._path.name} gave no such position")
-        number = int.from_bytes(after, "big")
-        self._changed.clear()
-        found = await self._run(self._changes_after, number, most)
-        if not found and wait:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), wait)
-            found = await self._run(self._changes_after, number, most)
-        if not found:
-            return [], after
-        return [Memory(*row[1:]) for row in found], found[-1][0].to_bytes(_POSITION, "big")
+        """The changes after a position; those of this node alone, and only where all are told, for it knows the others.
+
+        Raises BehindError and StoreError.
+        """
+        until = time.monotonic() + wait
+        while True:
+            # Before the question: what is committed after it must not be slept through.
+            woken = asyncio.get_running_loop().create_future()
+            self._waiting.add(woken)
+            try:
+                found, end = await self._run(lambda: self._changes(after, max(most, 0)))
+                left = until - time.monotonic()
+                if found or left <= 0:
+                    return found, end
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(woken, left)
+            finally:
+                self._waiting.discard(woken)
 
     async def trim_changes(self, before: Position) -> None:
-        """As `Store.trim_changes`."""
-        statement = "DELETE FROM changes WHERE n <= ?"
-        await self._run(self._transact, self._execute, statement, int.from_bytes(before, "big"))
+        """Forgets changes up to and with a position, if it is this store's. Raises StoreError, with some forgotten."""
+
+        def trim(until: int) -> bool:
+            with self._transaction() as connection:
+                end = min(until, self._last_change(), self._number("trimmed") + _TRIMMED)
+                if end <= self._number("trimmed"):
+                    return False
+                connection.execute("DELETE FROM changes WHERE n <= ?", (end,))
+                connection.execute("UPDATE numbers SET n = ? WHERE name = 'trimmed'", (end,))
+            return end < until
+
+        try:
+            until = await self._run(lambda: self._change_number(before))
+        except BehindError:
+            return
+        while await self._run(lambda: trim(until)):
+            pass
+
+    # --- shifts, settings, leases, heads -----------------------------------------------------------------------------
 
     async def shifts(self) -> tuple[int, tuple[Shift, ...]]:
-        """As `Store.shifts`."""
-        return await self._run(self._shifts)
+        """(revision, shifts in force, sorted). Raises StoreError."""
+
+        def read() -> tuple[int, list[tuple[bytes]]]:
+            query = "SELECT record FROM shifts WHERE record IS NOT NULL"
+            return self._number("revision"), self._connection.execute(query).fetchall()
+
+        revision, records = await self._run(read)
+        try:
+            return revision, tuple(sorted(_shift_decoder.decode(record) for (record,) in records))
+        except ValueError as error:
+            raise StoreError(f"a shift cannot be read: {error}") from error
 
     async def put_shift(self, shift: Shift) -> None:
-        """As `Store.put_shift`."""
-        statement = (
-            "INSERT OR IGNORE INTO shifts (at, id, first, last, days, agent, reason) VALUES (?, ?, ?, ?, ?, ?, ?)"
-        )
-        row = (shift.at, shift.id, shift.first, shift.last, shift.days, shift.agent, shift.reason)
-        await self._run(self._transact, self._execute, statement, *row)
+        """Adds a shift, once. Raises StoreError."""
+        record = _shift_encoder.encode(shift)
+        await self._run(lambda: self._shift("INSERT OR IGNORE INTO shifts VALUES (?, ?)", shift.id, record))
 
     async def remove_shift(self, identity: str) -> None:
-        """As `Store.remove_shift`."""
-        # Also one that is not there: it must not come into force afterwards.
-        statement = "INSERT INTO shifts VALUES (?, 0, 0, 0, 0, '', '', 1) ON CONFLICT (id) DO UPDATE SET removed = 1"
-        await self._run(self._transact, self._execute, statement, identity)
+        """Takes a shift away, for good: its row stays, without a record. Raises StoreError."""
+
+        def remove() -> None:
+            self._shift("UPDATE shifts SET record = NULL WHERE id = ? AND record IS NOT NULL", identity)
+            with self._transaction() as connection:
+                connection.execute("INSERT OR IGNORE INTO shifts VALUES (?, NULL)", (identity,))
+
+        await self._run(remove)
 
     async def setting(self, name: str) -> bytes | None:
-        """As `Store.setting`."""
-        row = await self._one("SELECT value FROM settings WHERE name = ?", name)
-        return row[0] if row else None
+        """A value that the control plane keeps. Raises StoreError."""
+        rows = await self._fetch("SELECT value FROM settings WHERE name = ?", name)
+        return rows[0][0] if rows else None
 
     async def set_setting(self, name: str, value: bytes) -> None:
-        """As `Store.set_setting`."""
-        await self._run(self._transact, self._execute, "INSERT OR REPLACE INTO settings VALUES (?, ?)", name, value)
+        """Keeps a value. Raises StoreError."""
+        await self._write(
+            "INSERT INTO settings VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", name, value
+        )
 
     async def lease(self, name: str, holder: str, seconds: float) -> bool:
-        """As `Store.lease`; kept in memory, as the store is one process's."""
-        await self._run(self._ready)
-        present, until = self._leases.get(name, ("", 0.0))
+        """Whether `holder` may do a work, for so long from now. Raises StoreError."""
+        self._opened()
         now = time.monotonic()
-        if present != holder and now < until:
+        other, until = self._leases.get(name, (holder, now))
+        if other != holder and now < until:
             return False
-        self._leases[name] = (holder, now + seconds)
+        self._leases[name] = holder, now + seconds
         return True
 
     async def publish(self, head: Head) -> None:
-        """As `Store.publish`."""
-        await self._run(self._transact, self._execute, "INSERT OR REPLACE INTO heads VALUES (?, ?, ?)", *head)
+        """Keeps where the audit trail stands. Raises StoreError."""
+        put = "INSERT INTO heads VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = excluded.n, hash = excluded.hash"
+        await self._write(put, *head)
 
     async def heads(self) -> list[Head]:
-        """As `Store.heads`."""
-        return [Head(*row) for row in await self._all("SELECT node, n, hash FROM heads ORDER BY node")]
+        """Where the audit trail stands, and those of nodes that had the file before. Raises StoreError."""
+        return [Head(*row) for row in await self._fetch("SELECT node, n, hash FROM heads")]
 
-    async def queued(self, most: int) -> list[Message]:
-        """As `Store.queued`."""
-        ask = "SELECT kind, imei, imsi, mark, at, msisdn, apart FROM messages WHERE state = 0 ORDER BY at LIMIT ?"
-        rows = await self._all(ask, most)
-        return [Message(_KINDS[kind], *rest) for kind, *rest in rows]
+    # --- on the loop -------------------------------------------------------------------------------------------------
 
-    async def problems(self) -> list[str]:
-        """As `Store.problems`: SQLite's own check of the whole file, and every record read."""
-        return await self._run(self._problems)
+    def _opened(self) -> StoreFile:
+        if self._file is None:
+            raise StoreError(f"{self._path}: is not open")
+        return self._file
 
-    async def backup(self, path: Path) -> None:
-        """Copies the store, as of one moment, to a file that is written whole or not at all. Raises StoreError."""
-        await self._run(self._backup, path)
+    def _wake(self) -> None:
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
 
-    # Everything below runs in the store's thread.
+    async def _run(self, work: Callable[[], _T], where: ThreadPoolExecutor | None = None) -> _T:
+        """Does a work in a thread, the writer's if none is given. What SQLite raises becomes StoreError."""
+        file = self._opened()
 
-    async def _run(self, work: Callable[..., _Result], *given: Any) -> _Result:
-        def guarded() -> _Result:
+        def guarded() -> _T:
             try:
-                return work(*given)
-            except (sqlite3.Error, OSError) as error:
-                raise StoreError(f"{self._path.name}: {error}") from error
+                file.check_there()
+                return work()
+            except sqlite3.Error as error:
+                raise file.failed(error) from error
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+        return await asyncio.get_running_loop().run_in_executor(where or self._writer, guarded)
 
-    async def _all(self, ask: str, *given: Any) -> list[Any]:
-        return await self._run(lambda: self._ready().execute(ask, given).fetchall())
+    async def _fetch(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        return await self._run(lambda: self._connection.execute(query, values).fetchall())
 
-    async def _one(self, ask: str, *given: Any) -> Any:
-        return await self._run(lambda: self._ready().execute(ask, given).fetchone())
+    async def _write(self, statement: str, *values: object) -> None:
+        def write() -> None:
+            with self._transaction() as connection:
+                connection.execute(statement, values)
 
-    def _ready(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise StoreError(f"{self._path.name} is not open")
-        return self._connection
+        await self._run(write)
 
-    def _transact(self, work: Callable[..., _Result], *given: Any) -> _Result:
-        """Does work in one transaction."""
-        connection = self._ready()
+    # --- in the writer's thread --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written in it, or nothing."""
+        connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
-            result = work(connection, *given)
+            yield connection
             connection.execute("COMMIT")
-        except BaseException:
-            # SQLite may have rolled back by itself: a full disk does that.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        return result
-
-    def _execute(self, connection: sqlite3.Connection, statement: str, *given: Any) -> None:
-        connection.execute(statement, given)
-
-    def _open(self) -> None:
-        self._close()
-        self._lock = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._close()
-            raise StoreError(f"{self._path.name}: another node has it") from error
-        try:
-            connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-            self._connection = connection
-            connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA cache_size = -262144")
-            connection.execute("PRAGMA wal_autocheckpoint = 50000")
-            self._migrate(connection)
-        except BaseException:
-            self._close()
-            raise
-
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(_MIGRATIONS):
-            raise StoreVersionError(
-                f"{self._path.name} has layout {version}; this version understands {len(_MIGRATIONS)} and those before"
-            )
-        for number, script in enumerate(_MIGRATIONS[version:], version + 1):
-            # One transaction with the number: executescript would end one that is begun here.
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                for statement in script.split(";"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {number}")
-                connection.execute("COMMIT")
-            except BaseException:
+        except BaseException as error:
+            # Of a full disk SQLite rolls back by itself.
+            with suppress(sqlite3.Error):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                raise
-        # Of each tree the root and the way to its last entry: a look at everything is `problems`, and takes minutes.
-        for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
-            connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()
-        connection.execute("SELECT record FROM devices ORDER BY imei DESC LIMIT 1").fetchone()
+            if isinstance(error, sqlite3.Error):
+                # A log that is brought into the file gives room on the disk.
+                self._logged = _LOGGED
+                self._tend_log()
+            raise
 
-    def _close(self) -> None:
-        if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def _load(self, imeis: list[int]) -> dict[int, Stored]:
-        connection = self._ready()
-        found: dict[int, Stored] = {}
-        for first in range(0, len(imeis), _CHUNK):
-            chunk = imeis[first : first + _CHUNK]
-            marks = ",".join("?" * len(chunk))
-            ask = f"SELECT imei, record, version FROM devices WHERE imei IN ({marks})"
-            for imei, record, version in connection.execute(ask, chunk):
-                found[imei] = Stored(decode(record), version)
-        return found
-
-    def _commit(
-        self,
-        connection: sqlite3.Connection,
-        changes: Sequence[Change],
-        revision: int,
-        source: str,
-        position: int,
-    ) -> frozenset[int]:
-        stale = self._stale(connection, changes, revision)
-        if stale:
-            return stale
-        connection.executemany(
-            "INSERT INTO devices VALUES (?, ?, ?, ?, ?) ON CONFLICT (imei) DO UPDATE SET version = excluded.version, "
-            "state = excluded.state, deadline = excluded.deadline, record = excluded.record",
-            (_row(change) for change in changes),
-        )
-        for apart, messages in _by_interval(changes):
-            # A key stays for ever, so nothing goes out twice; where it may come again, its time is moved on.
-            again = (
-                "DO UPDATE SET at = excluded.at, msisdn = excluded.msisdn, state = 0 "
-                f"WHERE excluded.at >= messages.at + {apart}"
-            )
-            connection.executemany(
-                f"INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, {apart}, 0) "
-                f"ON CONFLICT (imei, imsi, kind, mark) {again if apart else 'DO NOTHING'}",
-                messages,
-            )
-        connection.executemany(
-            "UPDATE messages SET state = 1 WHERE kind = ? AND imei = ? AND imsi = ? AND mark = ? AND state = 0",
-            ((_KINDS.index(kind), *rest) for change in changes for kind, *rest in change.withdrawn),
-        )
-        connection.executemany(
-            "INSERT INTO changes (imei, start, deadline) VALUES (?, ?, ?)",
-            (memory(change.device, change.timer) for change in changes if change.tell == "all"),
-        )
-        if source:
-            self._mark(connection, source, position)
-        return frozenset()
-
-    def _stale(self, connection: sqlite3.Connection, changes: Sequence[Change], revision: int) -> frozenset[int]:
-        if revision != connection.execute("SELECT count(*) + coalesce(sum(removed), 0) FROM shifts").fetchone()[0]:
-            return frozenset(change.device.imei for change in changes)
-        versions: dict[int, int] = {}
-        for first in range(0, len(changes), _CHUNK):
-            chunk = [change.device.imei for change in changes[first : first + _CHUNK]]
-            marks = ",".join("?" * len(chunk))
-            versions.update(connection.execute(f"SELECT imei, version FROM devices WHERE imei IN ({marks})", chunk))
-        stale = any(versions.get(change.device.imei, 0) != change.version for change in changes)
-        return frozenset(change.device.imei for change in changes) if stale else frozenset()
-
-    def _mark(self, connection: sqlite3.Connection, source: str, position: int) -> None:
-        connection.execute(
-            "INSERT INTO cursors VALUES (?, ?) "
-            "ON CONFLICT (source) DO UPDATE SET position = max(position, excluded.position)",
-            (source, position),
-        )
+    def _number(self, name: str) -> int:
+        return int(self._connection.execute("SELECT n FROM numbers WHERE name = ?", (name,)).fetchone()[0])
 
     def _last_change(self) -> int:
-        row = self._ready().execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'").fetchone()
-        return row[0] if row else 0
+        found = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'").fetchone()
+        return int(found[0]) if found else 0
 
-    def _changes_after(self, after: int, most: int) -> list[Any]:
-        connection = self._ready()
-        # Nobody but this node trims, and only up to where it has been: a gap means another file, or another node's.
-        if after > self._last_change():
-            raise BehindError(f"{self._path.name} has no change {after}: it is not the file of before")
-        first = connection.execute("SELECT min(n) FROM changes").fetchone()[0]
-        if (first if first is not None else self._last_change() + 1) > after + 1:
-            raise BehindError(f"{self._path.name} no longer has the changes after {after}")
-        ask = "SELECT n, imei, start, deadline FROM changes WHERE n > ? ORDER BY n LIMIT ?"
-        return connection.execute(ask, (after, most)).fetchall()
+    def _change_number(self, position: Position) -> int:
+        """The number of the change at a position. Raises BehindError."""
+        if len(position) == _POSITION.size:
+            store, number = _POSITION.unpack(position)
+            if store == self._number("store") and self._number("trimmed") <= number <= self._last_change():
+                return int(number)
+        raise BehindError(f"{self._path}: the changes after this position are not all there")
 
-    def _shifts(self) -> tuple[int, tuple[Shift, ...]]:
-        rows = (
-            self._ready()
-            .execute("SELECT at, id, first, last, days, agent, reason, removed FROM shifts ORDER BY at, id")
-            .fetchall()
-        )
-        # Rises with every shift that is put and with every one that is taken away.
-        revision = len(rows) + sum(row[-1] for row in rows)
-        return revision, tuple(Shift(*row[:-1]) for row in rows if not row[-1])
+    def _changes(self, after: Position, most: int) -> tuple[list[Memory], Position]:
+        number = self._change_number(after)
+        query = "SELECT imei, start, deadline, n FROM changes WHERE n > ? ORDER BY n LIMIT ?"
+        rows = self._connection.execute(query, (number, most)).fetchall()
+        end = rows[-1][3] if rows else number
+        return [Memory(*row[:3]) for row in rows], _POSITION.pack(self._number("store"), end)
 
-    def _problems(self) -> list[str]:
-        connection = self._ready()
-        found = [row[0] for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
-        for imei, record in connection.execute("SELECT imei, record FROM devices"):
-            try:
-                sound = decode(record).imei == imei
-            except StoreError:
-                sound = False
-            if not sound:
-                found.append(f"the record of {imei:014} cannot be read")
-        return found
+    def _shift(self, statement: str, *values: object) -> None:
+        """Changes a shift; the revision rises if that changes something."""
+        with self._transaction() as connection:
+            if connection.execute(statement, values).rowcount > 0:
+                connection.execute("UPDATE numbers SET n = n + 1 WHERE name = 'revision'")
 
-    def _backup(self, path: Path) -> None:
-        beside = path.with_name(f".{path.name}.new")
-        beside.unlink(missing_ok=True)
-        try:
-            with contextlib.closing(sqlite3.connect(beside)) as copy:
-                # From a connection of its own: the copy is of one moment, and commits go on meanwhile.
-                with contextlib.closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)) as source:
-                    source.execute("BEGIN")
-                    source.backup(copy, pages=2000, sleep=0.001)
-                copy.execute("PRAGMA journal_mode = DELETE")
-            descriptor = os.open(beside, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+    def _commit(self, changes: Sequence[Change], revision: int, source: str, position: int) -> frozenset[int]:
+        by_imei = {change.device.imei: change for change in changes}
+        if len(by_imei) != len(changes):
+            raise ValueError("a device has two changes in one commit")
+        with self._transaction() as connection:
+            if changes and revision != self._number("revision"):
+                return frozenset(by_imei)
+            have = {imei: row for imei, *row in connection.execute(_HAVE, (_list(by_imei),))}
+            nothing = (0, None, 0)
+            refused = frozenset(
+                imei for imei, change in by_imei.items() if have.get(imei, nothing)[0] != change.version
+            )
+            # In the order of the tree that they go into.
+            taken = [by_imei[imei] for imei in sorted(by_imei.keys() - refused)]
+            (last,) = connection.execute("SELECT ifnull(max(n), 0) FROM devices").fetchone()
+            counted: Counter[str | None] = Counter()
+            new, changed, numbers = [], [], []
+            for change in taken:
+                _, before, number = have.get(change.device.imei, nothing)
+                now = STATES[state(change.timer)]
+                if now != before:
+                    counted[_COUNTED.get(now)] += 1
+                    counted[_COUNTED.get(before)] -= 1
+                until = None if change.timer is None else change.timer.deadline
+                row = (change.device.imei, change.version + 1, now, until, encode(change.device))
+                if number:
+                    changed.append((*row, number))
+                else:
+                    number = last = last + 1
+                    new.append((*row, number))
+                numbers.append(number)
+            connection.executemany(_PUT_DEVICE, new)
+            connection.executemany(_CHANGE_DEVICE, changed)
+            counted["queued"] = self._put_messages(connection, taken, numbers)
+            told = (memory(change.device, change.timer) for change in taken if change.tell == "all")
+            connection.executemany(_PUT_CHANGE, told)
+            differences = ((number, name) for name, number in counted.items() if name and number)
+            connection.executemany("UPDATE numbers SET n = n + ? WHERE name = ?", differences)
+            if source and not refused:
+                connection.execute(_PUT_CURSOR, (source, position))
+        self._logged += len(taken)
+        self._tend_log()
+        return refused
+
+    def _put_messages(self, connection: sqlite3.Connection, changes: list[Change], numbers: list[int]) -> int:
+        """Puts and withdraws the messages of changes to the devices with these numbers; by how many more wait then."""
+        once: list[tuple[object, ...]] = []
+        withdrawn: list[tuple[object, ...]] = []
+        more = 0
+        for change, number in zip(changes, numbers, strict=True):
+            imei = change.device.imei
+            for message in change.messages:
+                key = _key(message.key, imei, number)
+                if not message.apart:
+                    once.append((*key, message.at, message.apart, message.msisdn))
+                    continue
+                last = connection.execute(_LAST_MESSAGE, key).fetchone()
+                if last is None:
+                    connection.execute(_PUT_MESSAGE, (*key, message.at, message.apart, message.msisdn))
+                    more += 1
+                elif message.at >= last[1] + message.apart:
+                    connection.execute(_PUT_AGAIN, (message.at, message.apart, message.msisdn, *key))
+                    more += last[0] != WAITING
+            withdrawn += [_key(key, imei, number) for key in change.withdrawn]
+        more += max(connection.executemany(_PUT_MESSAGE, once).rowcount, 0)
+        return more - max(connection.executemany(_WITHDRAW, withdrawn).rowcount, 0)
+
+    def _tend_log(self) -> None:
+        """Has the log brought into the file when enough is in it, beside the commits, and the rest here.
+
+        Only a log that is in the file as a whole is begun anew, and under commits without end another thread never
+        gets to the end. What it leaves is little.
+        """
+        if self._log_pass is None:
+            if self._logged >= _LOGGED:
+                self._logged = 0
+                self._log_pass = self._aside.submit(_log_into_file, self._log_connection)
+        elif self._log_pass.done():
+            self._log_pass = None
+            _log_into_file(self._connection)
 
 
-def _row(change: Change) -> tuple[int, int, int, int | None, bytes]:
-    timer = change.timer
-    state = _ENDED if timer is None else _STATES[timer.state]
-    deadline = None if timer is None else timer.deadline
-    return change.device.imei, change.version + 1, state, deadline, encode(change.device)
+def _log_into_file(connection: sqlite3.Connection) -> None:
+    """Brings the log into the file, as far as nobody reads what is older."""
+    # An error is not this commit's; the log grows then, and when the disk is full a commit fails.
+    with suppress(sqlite3.Error):
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
-def _by_interval(changes: Iterable[Change]) -> Iterable[tuple[int, list[tuple[Any, ...]]]]:
-    """Rows of messages by their `apart`."""
-    rows: dict[int, list[tuple[Any, ...]]] = {}
-    for change in changes:
-        for message in change.messages:
-            row = (_KINDS.index(message.kind), message.imei, message.imsi, message.mark, message.at, message.msisdn)
-            rows.setdefault(message.apart, []).append(row)
-    return rows.items()
+def _key(key: MessageKey, of: int, number: int) -> tuple[int, int, str, int]:
+    """A message's key as the table has it: with the number of the device instead of its IMEI. Raises ValueError."""
+    kind, imei, imsi, mark = key
+    if imei != of:
+        raise ValueError("a change has a message that is another device's")
+    return number, _KIND[kind], imsi, mark
+
+
+def _list(imeis: Collection[int]) -> str:
+    """IMEIs as SQLite takes them, in the order of the tree."""
+    return f"[{','.join(map(str, sorted(imeis)))}]"

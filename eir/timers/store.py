@@ -73,7 +73,8 @@ class Change(Struct, frozen=True, gc=False):
 
     Written only where the store still has `version` (0: has nothing). `timer` is what `grey.timer` makes of the device
     by the rules in force. `withdrawn` messages are taken back if they have not gone out, after `messages` were put;
-    what was never put is not kept from coming. `tell`: whose memories lack it: nobody's, those of other nodes, or all.
+    what was never put is not kept from coming. Both are this device's. `tell`: whose memories lack it: nobody's, those
+    of other nodes, or all.
     """
 
     device: Device

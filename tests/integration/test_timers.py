@@ -310,7 +310,7 @@ def test_deadlines_that_pass_are_noted_and_stay_black(make_node: MakeNode, tmp_p
     with node.peer() as peer:
         assert peer.check(device, lists.SUBSCRIBER) == "black"
     with sqlite3.connect(node.settings.path(node.settings.store.path)) as connection:
-        kinds = connection.execute("SELECT kind FROM messages WHERE state = 0 ORDER BY kind").fetchall()
+        kinds = connection.execute("SELECT kind FROM messages WHERE state = 1 ORDER BY kind").fetchall()
     # To the subscriber that it ran out, and that it was refused; and the report upwards.
     assert kinds == [(1,), (2,), (3,)]
     # An agent's act lies above it.

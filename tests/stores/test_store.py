@@ -262,7 +262,7 @@ async def test_messages_with_other_keys_are_others(nodes: Nodes) -> None:
         message(1, kind="black-expired"),
         message(2),
     )
-    await put(store, [change(device(1), messages=different)])
+    await put(store, [change(device(1), messages=different[:4]), change(device(2), messages=different[4:])])
     assert await keys(store) == {one.key for one in different}
     assert sorted(await store.queued(10), key=repr) == sorted(different, key=repr)
 

@@ -35,6 +35,7 @@ WORLDLY = {
     "timers/redis_check.py",
     "timers/redis_nodes.py",
     "timers/redis_store.py",
+    "timers/sqlite_file.py",
     "timers/sqlite_store.py",
     "timers/sweep.py",
 }
