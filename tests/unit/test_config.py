@@ -94,7 +94,7 @@ class TestShipped:
         ("rules.malformed = 'white'", "rules.malformed"),
         ("journal.hold_ms = 60_001", "journal.hold_ms"),
         ("journal.segment_bytes = 1", "journal.segment_bytes"),
-        ("journal.max_bytes = 67_108_863", "journal.max_bytes"),
+        ("journal.max_bytes = 134_217_727", "journal.max_bytes"),
         ("audit.directory = ''", "audit.directory"),
         ("audit.segment_bytes = 4095", "audit.segment_bytes"),
         ("subscribers.source = 'ldap'", "subscribers.source"),

@@ -94,9 +94,10 @@ struct Breaker {
 struct Count {
     window: UnixTime,
     starts: u64,
-    /// Timers by deadline, so that the running ones can be counted without a walk.
-    by_deadline: BTreeMap<UnixTime, u64>,
-    running: u64,
+    /// Timers by deadline, so that the running ones can be counted without a walk. For a moment less than none, where one
+    /// thread is told of a change before another has counted what was there.
+    by_deadline: BTreeMap<UnixTime, i64>,
+    running: i64,
 }
 
 impl Count {
@@ -105,22 +106,24 @@ impl Count {
         if window != self.window {
             self.window = window;
             self.starts = 0;
-            self.running = self.by_deadline.range(now.saturating_add(1)..).map(|(_, timers)| timers).sum();
+            self.running = self.running_at(now);
         }
     }
 
-    fn add(&mut self, deadline: UnixTime) {
-        *self.by_deadline.entry(deadline).or_default() += 1;
-        self.running += 1;
+    fn running_at(&self, now: UnixTime) -> i64 {
+        self.by_deadline.range(now.saturating_add(1)..).map(|(_, timers)| timers).sum()
     }
 
-    fn take(&mut self, deadline: UnixTime) {
-        if let Some(timers) = self.by_deadline.get_mut(&deadline) {
-            *timers -= 1;
-            if *timers == 0 {
-                self.by_deadline.remove(&deadline);
-            }
-            self.running = self.running.saturating_sub(1);
+    /// Counts a timer with this deadline, or one less.
+    fn add(&mut self, deadline: UnixTime, timers: i64) {
+        let entry = self.by_deadline.entry(deadline).or_default();
+        *entry += timers;
+        if *entry == 0 {
+            self.by_deadline.remove(&deadline);
+        }
+        // What had run out when the window began is not running; the rest is put right when the next one does.
+        if deadline > self.window {
+            self.running += timers;
         }
     }
 }
@@ -170,7 +173,7 @@ impl GreyTable {
     /// How many timers have not expired at `now`.
     #[must_use]
     pub fn running(&self, now: UnixTime) -> u64 {
-        self.count().by_deadline.range(now.saturating_add(1)..).map(|(_, timers)| timers).sum()
+        u64::try_from(self.count().running_at(now)).unwrap_or(0)
     }
 
     /// May a timer start now? Counts the start if so.
@@ -183,7 +186,7 @@ impl GreyTable {
         }
         let mut count = self.count();
         count.roll(now);
-        if count.starts >= limits.starts_per_minute || count.running >= limits.running {
+        if count.starts >= limits.starts_per_minute || u64::try_from(count.running).unwrap_or(0) >= limits.running {
             self.breaker.tripped.store(true, Ordering::Relaxed);
             return Err(Refused::TripsNow);
         }
@@ -213,9 +216,9 @@ impl GreyTable {
         if before.map(|old| old.deadline) != Some(after.deadline) {
             let mut count = self.count();
             if let Some(old) = before {
-                count.take(old.deadline);
+                count.add(old.deadline, -1);
             }
-            count.add(after.deadline);
+            count.add(after.deadline, 1);
         }
         Some((sequence, started))
     }
@@ -229,7 +232,7 @@ impl GreyTable {
             started == sequence
         });
         if let (true, Some(deadline)) = (removed, deadline) {
-            self.count().take(deadline);
+            self.count().add(deadline, -1);
         }
     }
 
@@ -254,10 +257,10 @@ impl GreyTable {
         if before.map(|old| old.deadline) != timer.map(|new| new.deadline) {
             let mut count = self.count();
             if let Some(old) = before {
-                count.take(old.deadline);
+                count.add(old.deadline, -1);
             }
             if let Some(new) = timer {
-                count.add(new.deadline);
+                count.add(new.deadline, 1);
             }
         }
     }
@@ -469,6 +472,42 @@ mod tests {
         assert_eq!(grey.running(999), 5);
         assert_eq!(grey.running(1000), 0);
         assert_eq!(grey.admit(1020, LIMITS), Ok(()));
+    }
+
+    #[test]
+    fn what_the_control_plane_puts_is_what_there_is() {
+        let grey = GreyTable::default();
+        let timer = |deadline| Some(Timer { start: 5, deadline });
+        grey.start(imei(1), Timer { start: 9, deadline: 70 }, || Some(7));
+        grey.set(imei(1), timer(90));
+        assert_eq!(grey.timer(imei(1)), Some((Timer { start: 5, deadline: 90 }, 7)));
+        grey.set(imei(2), timer(NEVER));
+        assert_eq!((grey.running(80), grey.running(NEVER - 1)), (2, 1));
+        grey.set(imei(1), None);
+        grey.set(imei(3), None);
+        assert_eq!((grey.timer(imei(1)), grey.len(), grey.running(0)), (None, 1, 1));
+    }
+
+    #[test]
+    fn timers_that_have_run_out_do_not_trip_the_breaker() {
+        let grey = GreyTable::default();
+        assert_eq!(grey.admit(600, LIMITS), Ok(()));
+        for device in 1..100 {
+            grey.set(imei(device), Some(Timer { start: 1, deadline: 500 }));
+        }
+        assert_eq!(grey.admit(610, LIMITS), Ok(()));
+    }
+
+    #[test]
+    fn five_million_timers_with_a_subscriber_each_take_their_budget() {
+        // The shards fill up alike, so a sample of them tells of all.
+        let grey = GreyTable::default();
+        let count = 500_000u64;
+        for device in 1..=count {
+            grey.set(imei(device * 7919), Some(Timer { start: 1, deadline: 2 }));
+            grey.see(imei(device * 7919), imsi(), || Some(1));
+        }
+        assert!(grey.bytes() as u64 <= 64 * count, "{}", grey.bytes() as u64 / count);
     }
 
     #[test]

@@ -59,14 +59,14 @@ impl<const W: usize> Cells<W> {
 
     /// The cell of `key`, or the free one where it would go; `None` if there is neither.
     fn find(&self, hash: u64, key: u64) -> Option<(&Cell<W>, bool)> {
-        let mask = self.0.len() - 1;
-        let mut at = hash as usize & mask;
-        for _ in 0..self.0.len() {
-            let cell = self.0.get(at)?;
+        // The low half of the hash, as a share of the cells, whose number is any.
+        let first = ((u64::from(hash as u32) * self.0.len() as u64) >> 32) as usize;
+        let (before, after) = self.0.split_at_checked(first)?;
+        for cell in after.iter().chain(before) {
             match cell.key.load(Ordering::Acquire) {
                 FREE => return Some((cell, false)),
                 found if found == key => return Some((cell, true)),
-                _ => at = (at + 1) & mask,
+                _ => {}
             }
         }
         None
@@ -128,7 +128,7 @@ impl<const W: usize> Table<W> {
             return Some(value);
         }
         let value = change(None)?;
-        let cells = if (*used + 1) * 8 > cells.0.len() * 7 { self.grow(shard, &cells, &mut used) } else { cells };
+        let cells = if (*used + 1) * 5 > cells.0.len() * 4 { self.grow(shard, &cells, &mut used) } else { cells };
         let (cell, _) = cells.find(hash, key)?;
         cell.write(value);
         // The value first, then the key that makes it visible.
@@ -201,10 +201,11 @@ impl<const W: usize> Table<W> {
         Some((self.shards.get(hash as usize >> 56)?, hash))
     }
 
-    /// Copies a full shard, without its tombstones, into cells that are at most half used.
+    /// Copies a full shard, without its tombstones, into cells of which two in three are used: a table is never more than
+    /// four fifths full, nor less than two thirds but at its beginning.
     fn grow(&self, shard: &Shard<W>, old: &Cells<W>, used: &mut MutexGuard<'_, usize>) -> Arc<Cells<W>> {
         let live = old.entries().count();
-        let new = Cells::new(((live + 1) * 2).next_power_of_two().max(FIRST_CELLS));
+        let new = Cells::new(((live + 1) * 3 / 2).max(FIRST_CELLS));
         for (key, cell) in old.entries() {
             if let Some((_, hash)) = self.shard(key)
                 && let Some((free, false)) = new.find(hash, key)

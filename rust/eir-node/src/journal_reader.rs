@@ -66,7 +66,8 @@ impl JournalReader {
             }
             // Segments are gone through in the order of their names, each once: whatever their headers say, this ends.
             if whole < wanted && !self.go_on()? {
-                break;
+                // The last segment: what is missing up to `until` was lost, and does not come any more.
+                return Ok(until.max(after));
             }
         }
         Ok(reached)

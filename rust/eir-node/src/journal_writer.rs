@@ -216,6 +216,10 @@ impl JournalWriter {
         lock_file.try_lock().map_err(|error| io::Error::other(format!("another node uses the journal: {error}")))?;
         let (replayed, next) = replay_directory(&config.directory, after, apply)?;
         let bytes = size(&config.directory)?;
+        // What a killed process had written counts as on the disk from here on.
+        if let Some((_, last)) = segments(&config.directory)?.last() {
+            File::open(last)?.sync_data()?;
+        }
         let shared = Arc::new(Shared {
             config,
             grey,

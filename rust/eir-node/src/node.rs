@@ -406,6 +406,7 @@ impl Node {
     /// Where the file cannot be written, or the journal's disk does not answer; the image of before is then still there.
     pub fn write_image(&self, path: &Path, follow: Vec<u8>) -> io::Result<u64> {
         let Shared { journal, grey, overlay, changing, .. } = &*self.shared;
+        let failures = journal.stats().failures;
         // What has a number by now is in the tables, or will be before the part it belongs to is read: records are taken
         // in under the lock of their part.
         let position = {
@@ -414,10 +415,14 @@ impl Node {
         };
         let covered = Covered { position, follow };
         image_file::write(path, &covered, grey, overlay, || {
-            journal
-                .settle_to(position, RECORD_TIMEOUT)
-                .then_some(())
-                .ok_or_else(|| io::Error::other("the journal's disk does not answer"))
+            if !journal.settle_to(position, RECORD_TIMEOUT) {
+                return Err(io::Error::other("the journal's disk does not answer"));
+            }
+            // Else a start could be in it that was lost, and taken back.
+            if journal.stats().failures != failures {
+                return Err(io::Error::other("the journal has failed meanwhile"));
+            }
+            Ok(())
         })?;
         Ok(position)
     }
