@@ -248,8 +248,8 @@ class StoreFile:
             if text != "ok":
                 raise self.failed(_damaged(text))
         for order in ("", "DESC"):
-            for column in ("n", "imei", "deadline"):
-                writer.execute(f"SELECT * FROM devices WHERE {column} > 0 ORDER BY {column} {order} LIMIT 1").fetchall()
+            for where, column in (("n > 0", "n"), ("imei > 0", "imei"), ("state = 1 AND deadline > 0", "deadline")):
+                writer.execute(f"SELECT * FROM devices WHERE {where} ORDER BY {column} {order} LIMIT 1").fetchall()
 
 
 def migrate(connection: sqlite3.Connection, version: int, target: int = VERSION) -> None:
