@@ -28,7 +28,7 @@ WITHDRAWN: Final = 2
 
 _PAGE: Final = 4096
 """Octets. What is changed here and there costs a page in the log each time, so a page must not be large."""
-_CACHE_KIB: Final = 128 * 1024
+_CACHE_KIB: Final = 64 * 1024
 _SHORT_LOG: Final = 64 << 20
 """Octets that the log keeps when it begins anew, so that a burst does not occupy the disk for ever."""
 _STEP: Final = 4096
