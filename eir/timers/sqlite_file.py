@@ -28,7 +28,7 @@ WITHDRAWN: Final = 2
 
 _PAGE: Final = 4096
 """Octets. What is changed here and there costs a page in the log each time, so a page must not be large."""
-_CACHE_KIB: Final = 128 * 1024
+_CACHE_KIB: Final = 64 * 1024
 _SHORT_LOG: Final = 64 << 20
 """Octets that the log keeps when it begins anew, so that a burst does not occupy the disk for ever."""
 _STEP: Final = 4096
@@ -77,7 +77,11 @@ _SMALL: Final = ("cursors", "settings", "numbers", "shifts", "heads")
 
 
 class StoreFile:
-    """An open store file, locked for this process. Every method but `close` may raise StoreError and sqlite3.Error."""
+    """An open store file, locked for this process.
+
+    `writer` is the connection that writes, `tender` one that brings the log into the file; each is for one thread at a
+    time.
+    """
 
     def __init__(self, path: Path) -> None:
         """Locks, checks, makes or migrates the file. Raises StoreError and StoreVersionError."""
@@ -89,8 +93,9 @@ class StoreFile:
         try:
             try:
                 self._sized()
-                self.writer = self.connect()
+                self.writer = self._connect()
                 self._prepare()
+                self.tender = self._connect()
                 self._here = self._inodes()
             except sqlite3.Error as error:
                 raise self.failed(error) from error
@@ -107,8 +112,8 @@ class StoreFile:
                 connection.close()
         os.close(self._lock)
 
-    def connect(self) -> sqlite3.Connection:
-        """One more connection, to be used by one thread at a time; `close` closes it."""
+    def _connect(self) -> sqlite3.Connection:
+        """One more connection; `close` closes it."""
         # Without memory maps: an error of the disk would be a signal that ends the node, and not an error here.
         connection = sqlite3.connect(self.path, timeout=5, isolation_level=None, check_same_thread=False)
         self._connections.append(connection)
@@ -188,7 +193,7 @@ class StoreFile:
     @contextmanager
     def _look(self) -> Iterator[sqlite3.Connection]:
         """A connection that sees the store as it is now, whatever is written meanwhile."""
-        connection = self.connect()
+        connection = self._connect()
         self._looking.append(connection)
         try:
             connection.execute("BEGIN")
@@ -248,8 +253,8 @@ class StoreFile:
             if text != "ok":
                 raise self.failed(_damaged(text))
         for order in ("", "DESC"):
-            for column in ("n", "imei", "deadline"):
-                writer.execute(f"SELECT * FROM devices WHERE {column} > 0 ORDER BY {column} {order} LIMIT 1").fetchall()
+            for where, column in (("n > 0", "n"), ("imei > 0", "imei"), ("state = 1 AND deadline > 0", "deadline")):
+                writer.execute(f"SELECT * FROM devices WHERE {where} ORDER BY {column} {order} LIMIT 1").fetchall()
 
 
 def migrate(connection: sqlite3.Connection, version: int, target: int = VERSION) -> None:

@@ -72,7 +72,7 @@ _QUEUED: Final = """SELECT kind, imei, imsi, mark, at, msisdn, apart FROM messag
     WHERE messages.state = 1 ORDER BY at LIMIT ?"""
 _PUT_CHANGE: Final = "INSERT INTO changes (imei, start, deadline) VALUES (?, ?, ?)"
 _PUT_CURSOR: Final = """INSERT INTO cursors VALUES (?, ?)
-    ON CONFLICT DO UPDATE SET position = max(position, excluded.position)"""
+    ON CONFLICT (source) DO UPDATE SET position = max(position, excluded.position)"""
 _SCAN: Final = "SELECT version, record, n FROM devices WHERE n > ? ORDER BY n LIMIT ?"
 _SCAN_RANGE: Final = """SELECT version, record, n, deadline FROM devices
     WHERE state = ? AND deadline <= ? AND (deadline, n) > (?, ?) ORDER BY deadline, n LIMIT ?"""
@@ -107,7 +107,7 @@ class SqliteStore:
             loop = asyncio.get_running_loop()
             self._file = await loop.run_in_executor(self._writer, StoreFile, self._path)
             self._connection = self._file.writer
-            self._log_connection = self._file.connect()
+            self._tender = self._file.tender
         except BaseException:
             self._writer.shutdown(wait=False)
             self._aside.shutdown(wait=False)
@@ -138,7 +138,7 @@ class SqliteStore:
         await self._run(lambda: file.backup(path), self._aside)
 
     async def problems(self) -> list[str]:
-        """What is wrong with file, records and counts. Nothing waits for it; of 5 million devices it takes a minute."""
+        """What is wrong with file, records and counts. Nothing waits for it; 5 million devices take half a minute."""
         return await self._run(self._opened().problems, self._aside)
 
     # --- devices -----------------------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ class SqliteStore:
     async def set_setting(self, name: str, value: bytes) -> None:
         """Keeps a value. Raises StoreError."""
         await self._write(
-            "INSERT INTO settings VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", name, value
+            "INSERT INTO settings VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", name, value
         )
 
     async def lease(self, name: str, holder: str, seconds: float) -> bool:
@@ -301,7 +301,7 @@ class SqliteStore:
 
     async def publish(self, head: Head) -> None:
         """Keeps where the audit trail stands. Raises StoreError."""
-        put = "INSERT INTO heads VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = excluded.n, hash = excluded.hash"
+        put = "INSERT INTO heads VALUES (?, ?, ?) ON CONFLICT (node) DO UPDATE SET n = excluded.n, hash = excluded.hash"
         await self._write(put, *head)
 
     async def heads(self) -> list[Head]:
@@ -468,7 +468,7 @@ class SqliteStore:
         if self._log_pass is None:
             if self._logged >= _LOGGED:
                 self._logged = 0
-                self._log_pass = self._aside.submit(_log_into_file, self._log_connection)
+                self._log_pass = self._aside.submit(_log_into_file, self._tender)
         elif self._log_pass.done():
             self._log_pass = None
             _log_into_file(self._connection)

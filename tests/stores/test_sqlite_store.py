@@ -99,6 +99,18 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_closing_ends_what_takes_long(tmp_path: Path) -> None:
+    store = await filled(tmp_path / "store.db", 20_000)
+    checking = [asyncio.create_task(store.problems()) for _ in range(3)]
+    await asyncio.sleep(0.02)
+    await asyncio.wait_for(store.close(), 20)
+    for result in await asyncio.gather(*checking, return_exceptions=True):
+        assert result == [] or isinstance(result, StoreError), result
+    store = await opened(tmp_path / "store.db")
+    assert await store.problems() == []
+    await store.close()
+
+
 async def test_a_device_has_one_change_in_a_commit(tmp_path: Path) -> None:
     store = await opened(tmp_path / "store.db")
     with pytest.raises(ValueError, match="two changes"):
