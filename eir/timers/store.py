@@ -181,7 +181,7 @@ class Store(Protocol):
         """Adds a shift, once by its `id`; the revision rises if it was added."""
 
     async def remove_shift(self, identity: str) -> None:
-        """Takes a shift away, for good: it cannot be added again, or at all. Where there was one, the revision rises."""
+        """Takes a shift away, for good: it cannot be added again, or at all. The revision rises if there was one."""
 
     async def setting(self, name: str) -> bytes | None:
         """A value that the control plane keeps in the store."""
