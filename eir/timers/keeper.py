@@ -127,8 +127,7 @@ class Keeper:
         loop.add_reader(self._node.journal_fileno(), self._grown)
         self._task = asyncio.create_task(self._run())
         waiting = patience if self._following is not None else 10 * patience
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._caught_up.wait(), waiting)
+        await _set_or_after(self._caught_up, waiting)
         if not self.state.store_up:
             log.error("the store is not there: timers go by this node's own memory", error=self.state.store_error)
 
@@ -164,12 +163,9 @@ class Keeper:
     async def projected(self, line: int, patience: float | None) -> bool:
         """Waits until a line of the audit trail is in the store and in memory; False where that takes too long."""
 
-        async def reached() -> None:
-            async with self._audit_projected:
-                await self._audit_projected.wait_for(lambda: self.state.audit_position >= line)
-
         try:
-            await asyncio.wait_for(reached(), patience)
+            async with asyncio.timeout(patience), self._audit_projected:
+                await self._audit_projected.wait_for(lambda: self.state.audit_position >= line)
         except TimeoutError:
             return False
         return True
@@ -447,5 +443,7 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def _set_or_after(event: asyncio.Event, seconds: float) -> None:
+    # Not `wait_for`: a cancellation that comes together with the event is lost in it, and the task goes on for ever.
     with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()

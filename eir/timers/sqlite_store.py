@@ -225,7 +225,8 @@ class SqliteStore:
                 if found or left <= 0:
                     return found, end
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(woken, left)
+                    async with asyncio.timeout(left):
+                        await woken
             finally:
                 self._waiting.discard(woken)
 
