@@ -129,7 +129,7 @@ def agree(stage: Stage) -> Iterator[Figure]:
 def _in_redis(url: str, name: str = "") -> str:
     """The part of a configuration that puts the store into Redis."""
     node = f'origin_host = "{name}"\n' if name else ""
-    return f'{node}[store]\nkind = "redis"\n[redis]\nurl = "{url}"\n'
+    return f'{node}[store]\nkind = "redis"\n[redis]\nnodes = ["{url}"]\n'
 
 
 @contextmanager
