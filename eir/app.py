@@ -315,6 +315,8 @@ class Application:
             yield f"the store of timers fails: {keeper.store_error}"
         if self._node.journal_position() - keeper.journal_position > _LAG:
             yield f"the store is more than {_LAG} journal records behind"
+        if self._sweep.state.error:
+            yield f"the audit trail cannot be written, and no deadline is noted: {self._sweep.state.error}"
         if keeper.image_error:
             yield f"the image of the timers cannot be written: {keeper.image_error}"
         if not stats["journal_available"]:

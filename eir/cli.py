@@ -6,6 +6,7 @@ needs when it runs: a node must be up in half a second.
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 import time
@@ -318,7 +319,8 @@ def lists_load(
     path: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Put a snapshot file in force in the running node, without a restart; a restart takes the configured one again."""
-    info = _ask(path, "lists-load", path=str(snapshot.absolute()) if snapshot else None, force=force)
+    file = str(snapshot.absolute()) if snapshot else None
+    info = _ask(path, "lists-load", path=file, force=force, agent=getpass.getuser())
     print(f"sequence {info['sequence']} in force")
 
 
@@ -330,14 +332,14 @@ def lists_set(
     path: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Say of one device what counts above the snapshot, at once and until it is withdrawn."""
-    _ask(path, "lists-set", imei=imei, change=change, reason=reason)
+    _ask(path, "lists-set", imei=imei, change=change, reason=reason, agent=getpass.getuser())
     print(f"{imei}: {change}")
 
 
 @breaker_cli.command("reset")
 def breaker_reset(path: ConfigOption = DEFAULT_CONFIG) -> None:
     """Let timers start again after the breaker has tripped."""
-    _ask(path, "breaker-reset")
+    _ask(path, "breaker-reset", agent=getpass.getuser())
     print("timers start again")
 
 

@@ -132,5 +132,7 @@ def _node(settings: Config) -> Iterator[Finding]:
         yield Finding("fail", "node", "its journal is full or failing: no timer starts")
     if stats["breaker_tripped"]:
         yield Finding("fail", "node", "its breaker is tripped: no timer starts until `eir breaker reset`")
+    if not told["timers"]["store_up"]:
+        yield Finding("fail", "node", f"its store of timers fails: {told['timers']['store_error']}")
     if told["lists"] is None:
         yield Finding("fail", "node", f"it has no valid lists: everything is answered {settings.lists.no_list_policy}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -112,11 +113,8 @@ class Keeper:
         return self._rules
 
     def set_calendar(self, rules: Rules) -> None:
-        """Puts another country profile in force; deadlines are made anew."""
-        if (rules.days, rules.zone) != (self._rules.days, self._rules.zone):
-            self._rules = rules.with_shifts(self._rules.shifts)
-            if self._task is not None:
-                self._restart()
+        """Puts another country profile in force; the sweep sees that it is another, and has deadlines made anew."""
+        self._rules = rules.with_shifts(self._rules.shifts)
 
     async def start(self, patience: float) -> None:
         """Begins, and waits until memory is in step with the store, or `patience` is over.
@@ -143,11 +141,6 @@ class Keeper:
     def _grown(self) -> None:
         self._node.clear_journal_event()
         self._journal_grown.set()
-
-    def _restart(self) -> None:
-        assert self._task is not None
-        self._task.cancel()
-        self._task = asyncio.create_task(self._run())
 
     # What people and the sweep do.
 
@@ -186,9 +179,17 @@ class Keeper:
                     self._down(error)
                     await asyncio.sleep(_RETRY)
                 except OSError as error:
-                    # The audit trail, or the journal, cannot be read or written.
+                    # The audit trail, or the journal, cannot be read.
                     self._down(error)
                     await asyncio.sleep(_RETRY)
+                except Exception as error:
+                    # A fault of ours: it must not end the timers of a country for good. Where it is, but not its text,
+                    # in which a subscriber could be.
+                    frames = traceback.extract_tb(error.__traceback__)[-4:]
+                    where = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
+                    log.error("a fault in the timers' tasks", fault=type(error).__name__, where=where)
+                    self._down(RuntimeError(f"a fault: {type(error).__name__} in {where}"))
+                    await asyncio.sleep(10 * _RETRY)
 
     def _down(self, error: Exception) -> None:
         if self.state.store_up or self.state.store_error != str(error):

@@ -45,6 +45,8 @@ class SweepState:
     swept_to: int = 0
     """Deadlines up to here have been noted."""
     counts: Counts | None = None
+    error: str = ""
+    """Why nothing could be noted at the last turn."""
 
 
 class Sweep:
@@ -71,14 +73,18 @@ class Sweep:
         self._compare_at = 0.0
 
     async def run(self) -> None:
-        """Goes on until the store fails (StoreError) or the audit trail does (OSError)."""
-        self.state.leading = False
+        """Goes on until the store fails: raises StoreError."""
         try:
             while True:
                 if await self._lead():
-                    await self._recalendar()
-                    await self._end_listed()
-                    await self._expire()
+                    try:
+                        await self._recalendar()
+                        await self._end_listed()
+                        await self._expire()
+                        self.state.error = ""
+                    except OSError as error:
+                        # The audit trail cannot be written: nothing is swept, and everything else goes on.
+                        self.state.error = str(error)
                     self.state.counts = await self._keeper.store.counts()
                 await asyncio.sleep(1.0)
         finally:

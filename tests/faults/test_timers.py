@@ -120,8 +120,8 @@ def test_killed_at_any_moment(make_node: MakeNode, request: pytest.FixtureReques
     node.stop()
     found = stored(node, running=False)
     for imei, (start, end) in answered.items():
-        timer = found.timers[int(imei)]
-        assert timer is not None and (timer.start, timer.deadline) == (start, end)
+        kept = found.timers[int(imei)]
+        assert kept is not None and (kept.start, kept.deadline) == (start, end)
     told = [key[1] for key in found.messages]
     assert len(told) == len(set(told))
     assert {int(imei) for imei in every} <= set(told)
@@ -165,8 +165,18 @@ def test_what_people_do_while_the_store_is_away_is_done_when_it_is_back(
     redis_server.start()
     settled(node)
     assert before is not None
-    until(lambda: node.timer(devices[0]) == (before[0], before[1] + 3 * 86400))
+    has(node, devices[0], (before[0], before[1] + 3 * 86400))
     assert_as_recorded([node], stored(node, running=True), tmp_path / "replica")
+
+
+def agree(first: NodeProcess, second: NodeProcess, device: str) -> None:
+    """Waits until both have the same timer in memory."""
+    until(lambda: first.timer(device) is not None and first.timer(device) == second.timer(device))
+
+
+def has(node: NodeProcess, device: str, timer: tuple[int, int]) -> None:
+    """Waits until a device has this timer."""
+    until(lambda: node.timer(device) == timer)
 
 
 def in_redis(server: RedisServer, name: str, **more: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -239,16 +249,16 @@ def test_two_nodes_and_one_device(make_node: MakeNode, redis_server: RedisServer
     assert_as_recorded([first, second], found, tmp_path / "replica")
     assert len([key for key in found.messages if key[0] == "grey-granted"]) == len(devices)
     for device in devices:
-        until(lambda device=device: first.timer(device) == second.timer(device))
+        agree(first, second, device)
     # What an agent does at one, the other has at once.
     first.ask("grey-act", act="extend", imeis=devices[:5], days=9, **SIGNED)
     for device in devices[:5]:
-        until(lambda device=device: first.timer(device) == second.timer(device))
+        agree(first, second, device)
     # A device first seen by one is known to the other, with its start.
     (late,) = lists.new_devices(1, 900)
     with first.peer() as here:
         here.check(late, lists.SUBSCRIBER)
-    until(lambda: second.timer(late) == first.timer(late))
+    agree(first, second, late)
 
 
 def test_a_node_that_was_away(make_node: MakeNode, redis_server: RedisServer, tmp_path: Path) -> None:
@@ -274,7 +284,7 @@ def test_a_node_that_was_away(make_node: MakeNode, redis_server: RedisServer, tm
     second.start()
     settled(second)
     for device in (shared, own, devices[0], devices[len(devices) // 2], devices[-1]):
-        until(lambda device=device: second.timer(device) == first.timer(device) is not None)
+        agree(first, second, device)
     assert_as_recorded([first, second], stored(first, running=True), tmp_path / "replica")
 
 
@@ -349,7 +359,7 @@ def test_stopped_in_the_middle_of_an_amnesty(make_node: MakeNode, tmp_path: Path
     shifted = 7 * 86400 if node.ask("grey-shifts") else 0
     for device, timer in before.items():
         assert timer is not None
-        until(lambda device=device, timer=timer: node.timer(device) == (timer[0], timer[1] + shifted))
+        has(node, device, (timer[0], timer[1] + shifted))
 
 
 def _swallow(work: Any) -> None:

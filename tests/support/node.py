@@ -153,7 +153,7 @@ class NodeProcess:
                 self.kill()
                 raise
         if self.stderr.exists():
-            assert not [entry for entry in self.log() if "exception" in entry]
+            assert not [entry for entry in self.log() if "exception" in entry or "fault" in entry]
 
     def log(self, *events: str) -> list[dict[str, Any]]:
         """The log, or its entries of these events. Every line must be a JSON object."""

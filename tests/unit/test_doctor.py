@@ -123,7 +123,12 @@ def test_a_node_in_trouble(
     lists_in_force: dict[str, int] | None,
     text: str,
 ) -> None:
-    told = {"open_peers": 0, "lists": lists_in_force, "stats": {"timers_running": 0, **stats}}
+    told = {
+        "open_peers": 0,
+        "lists": lists_in_force,
+        "stats": {"timers_running": 0, **stats},
+        "timers": {"store_up": True, "store_error": ""},
+    }
     monkeypatch.setattr(control, "ask", lambda *_: told)
     found = [finding for finding in doctor.examine(prepared(tmp_path)) if finding.subject == "node"]
     assert [finding.grade for finding in found] == ["ok", "fail"]
