@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -104,6 +105,23 @@ def _directory(settings: Config) -> Directory:
     from eir.subscribers.sqlite_directory import SqliteDirectory
 
     return SqliteDirectory(settings.path(settings.subscribers.database))
+
+
+def _identity(directory: Path) -> str:
+    """What tells a directory of records from one that begins anew in its place, where numbers begin at 1 again.
+
+    Made with its first use. Raises OSError.
+    """
+    file = directory / "identity"
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        beside = file.with_suffix(".new")
+        beside.write_text(f"{secrets.token_hex(8)}\n")
+        with beside.open("rb") as written:
+            os.fsync(written.fileno())
+        beside.replace(file)
+        return file.read_text().strip()
 
 
 def _listed(info: _core.SnapshotInfo) -> int:
@@ -214,12 +232,13 @@ class Application:
         self._audit = AuditLog.open(settings.path(settings.audit.directory), name, settings.audit.segment_bytes)
         for damage in self._audit.damage:
             log.error("the audit trail is damaged", damage=damage)
-        kept = settings.journal.keep if settings.store.kind == "redis" else 0
         keeping = KeeperSettings(
             name=name,
             image=settings.path(settings.timers.image),
             image_interval=settings.timers.image_interval,
-            journal_keep=kept,
+            journal_source=f"journal:{name}:{_identity(settings.path(settings.journal.directory))}",
+            audit_source=f"audit:{name}:{_identity(settings.path(settings.audit.directory))}",
+            journal_keep=settings.journal.keep,
             journal_max_bytes=settings.journal.max_bytes,
         )
         self._keeper = Keeper(self._node, _store(settings), self._audit, keeping, _rules(self._country))

@@ -201,7 +201,7 @@ def _act(path: Path, kind: str, imeis: list[str] | None, file: Path | None, dry_
         for row in told.get("timers", ()):
             print(f"{row['imei']}  {_brief(row['before'])}  ->  {_brief(row['after'])}")
         for imei in told.get("without", ()):
-            print(f"{imei}  has no timer")
+            print(f"{imei}  has no timer, or none that can be frozen")
         done += len(told.get("timers", ()))
         without += len(told.get("without", ()))
         in_force = in_force and bool(told.get("in_force", True))
@@ -306,10 +306,10 @@ def why(
         print(f"  in a {listed} range{f' ({reason})' if reason else ''}")
     if told["device"] is not None:
         _show_device(told["device"], zone)
-    elif verdict["timer"] is not None:
+    if verdict["timer"] is not None and (told["device"] is None or told["device"]["timer"] is None):
         start, deadline = verdict["timer"]
-        print(f"timer in memory since {_when(start, zone)}, deadline {_when(deadline, zone)}; not in the store yet")
-    else:
+        print(f"timer in memory since {_when(start, zone)}, deadline {_when(deadline, zone)}; not in the store")
+    elif told["device"] is None:
         print("no timer")
     if told["store_error"]:
         print(f"the store of timers cannot be asked: {told['store_error']}")

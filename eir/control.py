@@ -58,7 +58,9 @@ class ControlServer:
         if self._server is not None:
             self._server.close()
             self._path.unlink(missing_ok=True)
-        for writer in self._asking.values():
+        for task, writer in self._asking.items():
+            # Also one that is being answered: a look at every timer would hold up the stop for minutes.
+            task.cancel()
             writer.transport.abort()
         await asyncio.gather(*self._asking, return_exceptions=True)
 

@@ -54,7 +54,8 @@ class Desk:
             bounds = grey.day_bounds(first, last, zone)
         rows: list[dict[str, Any]] = []
         while True:
-            page = await self._keeper.store.scan(after, most, *bounds)
+            # Of a state that few are in, many must be looked at.
+            page = await self._keeper.store.scan(after, most if state is None else _PAGE, *bounds)
             for device, _ in page.devices:
                 timer = grey.timer(device, self._keeper.rules)
                 if timer is not None and state in (None, self._state(timer)):
@@ -139,7 +140,8 @@ class Desk:
         timers, without = [], []
         for imei in imeis:
             before, after = self._before_and_after(stored.get(imei), act)
-            if before is None:
+            if before is None or (kind == "freeze" and self._state(before) == "expired"):
+                # The clock of one that has run out cannot be stopped: that would give it access without end.
                 without.append(f"{imei:014}")
             else:
                 timers.append({"imei": f"{imei:014}", "before": self._timer(before), "after": self._timer(after)})
@@ -165,7 +167,8 @@ class Desk:
             "new": f"{new:014}",
             "device": projection.carried_over(stored.device),
         }
-        return await self._recorded([{**entry, "agent": agent, "reason": reason}])
+        at = max(int(time.time()), _last_moment(stored.device) + 1)
+        return await self._recorded([{**entry, "agent": agent, "reason": reason}], at)
 
     async def shift(self, ask: Ask) -> dict[str, Any]:
         """Moves the deadlines of timers whose last day of access is from `first` to `last` by `days`."""

@@ -50,6 +50,9 @@ class KeeperSettings:
     name: str
     image: Path
     image_interval: float
+    journal_source: str
+    audit_source: str
+    """What the store calls this node's journal and its audit trail: others, where they begin anew."""
     journal_keep: float
     journal_max_bytes: int
 
@@ -279,7 +282,7 @@ class Keeper:
             recorded = [one for one in recorded if one.event.imei in refused]
 
     async def _project_journal(self) -> None:
-        source = f"journal:{self._settings.name}"
+        source = self._settings.journal_source
         position = marked = await self.store.position(source)
         self.state.journal_position = position
         while True:
@@ -302,7 +305,7 @@ class Keeper:
         return [projection.from_journal(record) for record in records], reached
 
     async def _project_audit(self) -> None:
-        source = f"audit:{self._settings.name}"
+        source = self._settings.audit_source
         position = await self.store.position(source)
         await self._audited(position)
         while True:
@@ -389,6 +392,8 @@ class Keeper:
             for head in await self.store.heads():
                 if head.node != self._settings.name:
                     await asyncio.to_thread(self.audit.witness, AuditHead(*head))
+            # Another node may have put a shift in force; commits notice, and people who only look must see it too.
+            await self.take_shifts()
             await asyncio.sleep(_PUBLISH)
 
     async def _keep_image(self) -> None:

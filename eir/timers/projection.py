@@ -38,11 +38,6 @@ from eir.timers.store import Change, Memory, Message, MessageKey, Stored, memory
 ATTEMPT_APART: Final = 24 * 3600
 """Seconds that must lie between two messages about black attempts of a device with a subscriber."""
 
-ENDING_RULES: Final = frozenset(
-    {"black-hard", "test-imei", "black", "white", "exempt-device", "black-range", "white-range"}
-)
-"""Verdict rules that end a timer, should it run."""
-
 
 class Recorded(NamedTuple):
     """An event, and the deadline that the node which recorded it has in memory for a timer that it started."""
@@ -127,7 +122,7 @@ def carried_over(device: Device) -> Any:
 class _Work:
     """One device while a batch of events is put into it."""
 
-    __slots__ = ("before", "device", "known", "messages", "version", "withdrawn")
+    __slots__ = ("before", "device", "ended", "known", "messages", "version", "withdrawn")
 
     def __init__(self, imei: int, stored: Stored | None) -> None:
         self.before = self.device = stored.device if stored is not None else Device(imei)
@@ -135,6 +130,7 @@ class _Work:
         self.messages: dict[MessageKey, Message] = {}
         self.withdrawn: list[MessageKey] = []
         self.known: Memory | None = None
+        self.ended = False
 
 
 def changes(recorded: Iterable[Recorded], stored: Mapping[int, Stored], rules: Rules) -> list[Change]:
@@ -158,6 +154,7 @@ def event_time(event: Event) -> int:
 def _put(work: _Work, event: Event, rules: Rules) -> None:
     before = work.device
     work.device = after = grey.apply(before, event)
+    work.ended = work.ended or isinstance(event, Ended)
     if isinstance(event, Attempted):
         if event.imsi is not None:
             number = event.msisdn or ""
@@ -168,9 +165,11 @@ def _put(work: _Work, event: Event, rules: Rules) -> None:
         timer = grey.timer(after, rules)
         if timer is not None and timer.state == "expired":
             _tell_expired(work, after)
-        elif timer is not None and after.seen is not before.seen:
+        elif timer is not None:
+            # A subscriber may have been told of before the timer was, and of a timer before there may be the same ones.
+            fresh = before.end != after.end or grey.timer(before, rules) is None
             for seen in after.seen:
-                if not _knows(before.seen, seen.imsi):
+                if fresh or not _knows(before.seen, seen.imsi):
                     _queue(work, Message("grey-granted", after.imei, seen.imsi, after.end.at, seen.at, seen.msisdn))
 
 
@@ -205,13 +204,15 @@ def _change(work: _Work, rules: Rules) -> Change | None:
     timer = grey.timer(work.device, rules)
     wanted = memory(work.device, timer)
     had = memory(work.before, grey.timer(work.before, rules)) if work.version else Memory(work.device.imei, 0, 0)
-    if work.known is not None and wanted != work.known:
-        # The node that recorded the start has something else in mind.
+    if (work.known is not None and wanted != work.known) or (work.ended and not wanted.start):
+        # The node that recorded the start has something else in mind, or may have what the store has not.
         tell = "all"
     elif wanted == had:
         tell = "none"
     else:
-        tell = "all" if work.known is None else "others"
+        # Only what nobody knew before is surely in the memory of the node that recorded it still: in place of any other
+        # it may have been given another node's timer meanwhile.
+        tell = "others" if work.known is not None and not work.version else "all"
     if work.device is work.before and not work.messages and tell == "none":
         return None
     return _made(work, timer, tell)

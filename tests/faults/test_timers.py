@@ -85,7 +85,7 @@ def test_killed_at_any_moment(make_node: MakeNode, request: pytest.FixtureReques
     node = make_node(
         {
             "breaker": WIDE,
-            "journal": {"hold_ms": 60_000, "segment_bytes": 1 << 16},
+            "journal": {"hold_ms": 60_000, "segment_bytes": 1 << 16, "keep": 0},
             "timers": {"image_interval": 1.0},
         }
     )

@@ -252,7 +252,7 @@ def test_the_store_is_checked_and_copied(node: NodeProcess, tmp_path: Path) -> N
 
 
 def test_the_journal_is_let_go_when_image_and_store_have_it(make_node: MakeNode) -> None:
-    node = make_node({"journal": {"segment_bytes": 4096}, "timers": {"image_interval": 1.0}})
+    node = make_node({"journal": {"segment_bytes": 4096, "keep": 0}, "timers": {"image_interval": 1.0}})
     devices = attach(node, 0, 300)
     timers = [node.timer(device) for device in devices]
     until(lambda: len(list((node.state / "journal").glob("*.eirj"))) == 1)

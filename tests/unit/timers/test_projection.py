@@ -88,7 +88,7 @@ def test_a_node_that_has_another_deadline_in_mind_is_told() -> None:
 
 def test_an_earlier_start_of_another_node_is_merged_and_told() -> None:
     change = planned(start(AT - 3 * DAY), stored=after(start()))
-    assert change is not None and change.timer is not None and change.tell == "others"
+    assert change is not None and change.timer is not None and change.tell == "all"
     assert (change.timer.start, kinds(change)) == (AT - 3 * DAY, [])
 
 
@@ -101,6 +101,16 @@ def test_a_start_that_is_taken_back_at_once_leaves_no_timer_and_no_message() -> 
     later = planned(cancel, stored=after(start()))
     assert later is not None and later.timer is None and later.tell == "all"
     assert ("grey-granted", IMEI, IMSI, 0) in later.withdrawn
+
+
+def test_a_subscriber_that_is_told_of_before_the_timer_gets_the_message_with_it() -> None:
+    stored = after(further(AT + 5, OTHER))
+    assert sorted(kinds(planned(start(), stored=stored))) == [("grey-granted", IMSI), ("grey-granted", OTHER)]
+
+
+def test_an_end_is_told_also_where_the_store_knows_of_no_timer() -> None:
+    change = planned(end(AT))
+    assert change is not None and change.timer is None and change.tell == "all"
 
 
 def test_a_start_that_comes_after_its_cancel_starts_nothing() -> None:
