@@ -69,6 +69,15 @@ class ControlServer:
             self._asking[task] = writer
             task.add_done_callback(self._asking.pop)
         try:
+            await self._converse(reader, writer)
+        except asyncio.CancelledError:
+            # By `stop` alone. Not passed on: asyncio's server would take it for a fault and log it.
+            pass
+        finally:
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
             question = await reader.readline()
         except ValueError:
             answer = {"error": "the question is too long"}
@@ -81,8 +90,6 @@ class ControlServer:
             await writer.drain()
         except OSError:
             pass
-        finally:
-            writer.close()
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
