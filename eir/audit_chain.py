@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 GENESIS = "0" * 64
 """What the first line names as the hash before it."""
@@ -32,8 +33,7 @@ Entry = dict[str, object]
 """An entry as it will be written: JSON values only, `kind` among them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """A line that somebody has seen: the node whose trail it is in, its number and its hash (64 hex digits)."""
 
     node: str

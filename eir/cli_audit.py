@@ -41,7 +41,7 @@ def audit_verify(
     found = verify(settings.path(settings.audit.directory), heads, settings.node.origin_host)
     broken = found.first_break
     if as_json:
-        head = asdict(found.head) if found.head else None
+        head = found.head._asdict() if found.head else None
         first_break = {**asdict(broken), "path": str(broken.path)} if broken else None
         told = {"sound": broken is None, "lines": found.lines, "head": head, "compared": found.compared}
         print(json.dumps({**told, "unfinished": found.unfinished, "first_break": first_break}))

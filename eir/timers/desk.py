@@ -18,7 +18,7 @@ from eir.subscribers.directory import Directory, DirectoryError, Subscriber, mas
 from eir.timers import grey, projection
 from eir.timers.grey import NEVER, Act, Device, Rules, Shift, Timer
 from eir.timers.keeper import Keeper
-from eir.timers.store import Stored, StoreError
+from eir.timers.store import Stored, StoreError, pages
 
 _MOST_DAYS: Final = 3650
 _MOST_DEVICES: Final = 1000
@@ -200,14 +200,10 @@ class Desk:
 
     async def _preview(self, rules: Rules, first: int, last: int) -> dict[str, Any]:
         """Counts what other rules would do to the timers with a deadline in a range, or to all."""
-        now, counts, after = int(time.time()), Counter[str](), None
-        whole = (first, last) == (0, NEVER)
+        now, counts = int(time.time()), Counter[str]()
         samples: list[dict[str, Any]] = []
-        while True:
-            page = await (
-                self._keeper.store.scan(after, _PAGE) if whole else self._keeper.store.scan(after, _PAGE, first, last)
-            )
-            for device, _ in page.devices:
+        async for devices in pages(self._keeper.store, _PAGE, first, last):
+            for device, _ in devices:
                 before, then = grey.timer(device, self._keeper.rules), grey.timer(device, rules)
                 if before is None or then is None or before == then:
                     continue
@@ -218,10 +214,8 @@ class Desk:
                 if len(samples) < 10:
                     row = {"imei": f"{device.imei:014}", "before": self._timer(before), "after": self._timer(then)}
                     samples.append(row)
-            if page.next is None:
-                names = ("moved", "would_expire", "would_return")
-                return {"recorded": False, **{name: counts[name] for name in names}, "samples": samples}
-            after = page.next
+        names = ("moved", "would_expire", "would_return")
+        return {"recorded": False, **{name: counts[name] for name in names}, "samples": samples}
 
     async def _recorded(self, entries: Sequence[Mapping[str, Any]], at: int | None = None) -> dict[str, Any]:
         """Puts acts on record; they hold from then on, and are in force once the store has them."""

@@ -22,12 +22,12 @@ from typing import Any, Final
 
 from eir import _core
 from eir.audit import AuditLog
-from eir.audit_chain import Head as AuditHead
+from eir.audit_chain import Head
 from eir.log import Log
 from eir.timers import grey, projection
 from eir.timers.grey import Rules
 from eir.timers.projection import Recorded, ShiftRemoved, ShiftSet
-from eir.timers.store import BehindError, Change, Head, Position, Store, StoreError, StoreVersionError, memory
+from eir.timers.store import BehindError, Change, Position, Store, StoreError, StoreVersionError, memory, pages
 
 _BATCH: Final = 20_000
 """Journal records that are projected together: the more, the fewer pages of the store are written twice."""
@@ -233,14 +233,9 @@ class Keeper:
         """Puts every timer of the store into memory."""
         log.info("every timer is read from the store")
         position = await self.store.end_of_changes()
-        after = None
-        while True:
-            page = await self.store.scan(after, _PAGE)
-            entries = [memory(device, grey.timer(device, self._rules)) for device, _ in page.devices]
+        async for devices in pages(self.store, _PAGE):
+            entries = [memory(device, grey.timer(device, self._rules)) for device, _ in devices]
             await asyncio.to_thread(self._node.set_timers, entries)
-            if page.next is None:
-                break
-            after = page.next
         self._following = position
 
     async def _follow(self) -> None:
@@ -362,10 +357,7 @@ class Keeper:
 
     async def reindex(self, before: Rules | None) -> None:
         """Commits all devices anew whose timer is another than by the rules of before; None: all of them."""
-        after = None
-        while True:
-            page = await self.store.scan(after, _PAGE)
-            todo = page.devices
+        async for todo in pages(self.store, _PAGE):
             while todo:
                 if before is None:
                     changes = [Change(device, version, grey.timer(device, self._rules)) for device, version in todo]
@@ -375,9 +367,6 @@ class Keeper:
                 if refused:
                     await self.take_shifts()
                 todo = list((await self.store.load(refused)).values()) if refused else []
-            if page.next is None:
-                return
-            after = page.next
 
     # The audit trail shown to the others, and the image.
 
@@ -391,7 +380,7 @@ class Keeper:
                 shown = n
             for head in await self.store.heads():
                 if head.node != self._settings.name:
-                    await asyncio.to_thread(self.audit.witness, AuditHead(*head))
+                    await asyncio.to_thread(self.audit.witness, head)
             # Another node may have put a shift in force; commits notice, and people who only look must see it too.
             await self.take_shifts()
             await asyncio.sleep(_PUBLISH)

@@ -8,7 +8,7 @@ nothing, so a journal may be offered again from anywhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -31,7 +31,6 @@ from eir.timers.grey import (
     Shift,
     Started,
     Timed,
-    Timer,
 )
 from eir.timers.store import Change, Memory, Message, MessageKey, Stored, memory
 
@@ -140,15 +139,10 @@ def changes(recorded: Iterable[Recorded], stored: Mapping[int, Stored], rules: R
         work = works.get(event.imei)
         if work is None:
             work = works[event.imei] = _Work(event.imei, stored.get(event.imei))
-        if deadline is not None and (work.known is None or event_time(event) < work.known.start):
-            work.known = Memory(event.imei, event_time(event), deadline)
+        if deadline is not None and isinstance(event, Started) and (work.known is None or event.at < work.known.start):
+            work.known = Memory(event.imei, event.at, deadline)
         _put(work, event, rules)
     return [change for work in works.values() if (change := _change(work, rules)) is not None]
-
-
-def event_time(event: Event) -> int:
-    """When a first attach was."""
-    return event.at if isinstance(event, Started) else 0
 
 
 def _put(work: _Work, event: Event, rules: Rules) -> None:
@@ -204,6 +198,7 @@ def _change(work: _Work, rules: Rules) -> Change | None:
     timer = grey.timer(work.device, rules)
     wanted = memory(work.device, timer)
     had = memory(work.before, grey.timer(work.before, rules)) if work.version else Memory(work.device.imei, 0, 0)
+    tell: Literal["none", "others", "all"]
     if (work.known is not None and wanted != work.known) or (work.ended and not wanted.start):
         # The node that recorded the start has something else in mind, or may have what the store has not.
         tell = "all"
@@ -215,10 +210,6 @@ def _change(work: _Work, rules: Rules) -> Change | None:
         tell = "others" if work.known is not None and not work.version else "all"
     if work.device is work.before and not work.messages and tell == "none":
         return None
-    return _made(work, timer, tell)
-
-
-def _made(work: _Work, timer: Timer | None, tell: Any) -> Change:
     return Change(work.device, work.version, timer, tuple(work.messages.values()), tuple(work.withdrawn), tell)
 
 

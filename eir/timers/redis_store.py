@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 
 from msgspec import msgpack
 
+from eir.audit_chain import Head
 from eir.log import Log
 from eir.timers import redis_check, redis_scripts
 from eir.timers import redis_layout as layout
@@ -31,7 +32,6 @@ from eir.timers.store import (
     BehindError,
     Change,
     Counts,
-    Head,
     LostError,
     Memory,
     Message,

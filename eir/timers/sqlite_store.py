@@ -20,13 +20,13 @@ from typing import Any, Final, TypeVar, get_args
 
 from msgspec import msgpack
 
+from eir.audit_chain import Head
 from eir.timers.grey import NEVER, Shift
 from eir.timers.sqlite_file import STATES, WAITING, StoreFile
 from eir.timers.store import (
     BehindError,
     Change,
     Counts,
-    Head,
     Memory,
     Message,
     MessageKey,

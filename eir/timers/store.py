@@ -8,11 +8,12 @@ together is changed together or not at all. `sqlite_store` is for one node, `red
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct, msgpack
 
+from eir.audit_chain import Head
 from eir.timers.grey import NEVER, Device, Shift, State, Timer
 
 MessageKind = Literal["grey-granted", "black-expired", "black-attempt", "report-expired"]
@@ -91,14 +92,6 @@ class Memory(NamedTuple):
     imei: int
     start: int
     deadline: int
-
-
-class Head(NamedTuple):
-    """The last line of a node's audit trail: its number and its hash."""
-
-    node: str
-    n: int
-    hash: str
 
 
 class Page(NamedTuple):
@@ -207,6 +200,17 @@ class Store(Protocol):
 
     async def problems(self) -> list[str]:
         """What is not as it should be, in words; a look at everything, that takes its time."""
+
+
+async def pages(store: Store, most: int, first: int = 0, last: int = NEVER) -> AsyncIterator[list[Stored]]:
+    """All that `Store.scan` gives, about `most` devices at a time. Raises StoreError."""
+    after = None
+    while True:
+        page = await store.scan(after, most, first, last)
+        yield page.devices
+        if page.next is None:
+            return
+        after = page.next
 
 
 _encoder = msgpack.Encoder()

@@ -12,10 +12,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from eir import _core, config
-from eir.app import build_policy
 from eir.timers import grey
 from support import lists
-from support.node import MakeNode, NodeProcess
+from support.node import MakeNode, NodeProcess, replica
 
 ROOM = 1_000_000
 """Devices that a round may ask about: more than it will."""
@@ -57,23 +56,11 @@ def timers_of(node: NodeProcess, devices: list[str], scratch: Path) -> Timers:
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(node.state / "journal", scratch)
     now = int(time.time())
-    replica = _core.Node(
-        origin_host="replica.test",
-        origin_realm="test",
-        origin_state_id=1,
-        workers=1,
-        max_connections=1,
-        max_events=64,
-        hold_ms=0,
-        journal_directory=scratch,
-        journal_segment_bytes=1 << 20,
-        journal_max_bytes=1 << 40,
-        policy=build_policy(node.settings, node.country, now),
-    )
-    replica.set_snapshot(_core.Snapshot.open(node.settings.path(node.settings.lists.snapshot)))
-    assert replica.replayed[1] == 0, "records are damaged"
-    told = {device: replica.explain(device, None, now)["timer"] for device in devices}
-    replica.stop()
+    copy = replica(node, scratch)
+    copy.set_snapshot(_core.Snapshot.open(node.settings.path(node.settings.lists.snapshot)))
+    assert copy.replayed[1] == 0, "records are damaged"
+    told = {device: copy.explain(device, None, now)["timer"] for device in devices}
+    copy.stop()
     return {device: timer for device, timer in told.items() if timer is not None}
 
 

@@ -11,9 +11,10 @@ import time
 
 import pytest
 
+from eir.audit_chain import Head
 from eir.timers import grey
 from eir.timers.grey import NEVER, Act, Acted, Device, Expired, Expiry, Shift
-from eir.timers.store import BehindError, Counts, Head, Memory, Message, Position, Store, memory
+from eir.timers.store import BehindError, Counts, Memory, Message, Position, Store, memory
 from support.stores import DAY, FIRST_IMEI, NOON, RULES, Nodes, change, device, message, put
 
 

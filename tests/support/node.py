@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from eir import config, control
+from eir import _core, config, control
+from eir.app import build_policy
 from support import lists
 from support.diameter import PATIENCE, Client
 
@@ -195,6 +196,23 @@ class NodeProcess:
         """Builds the snapshot that its configuration names."""
         self.state.mkdir(exist_ok=True)
         lists.build(self.settings.path(self.settings.lists.snapshot), files, **options)
+
+
+def replica(node: NodeProcess, journal: Path) -> _core.Node:
+    """A data plane in this process, that serves nobody, on a copy of a node's journal."""
+    return _core.Node(
+        origin_host="replica.test",
+        origin_realm="test",
+        origin_state_id=1,
+        workers=1,
+        max_connections=1,
+        max_events=64,
+        hold_ms=0,
+        journal_directory=journal,
+        journal_segment_bytes=1 << 20,
+        journal_max_bytes=1 << 40,
+        policy=build_policy(node.settings, node.country, int(time.time())),
+    )
 
 
 class MakeNode(Protocol):

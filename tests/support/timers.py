@@ -7,14 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from eir import _core
-from eir.app import build_policy
 from eir.audit import AuditLog
 from eir.timers import grey, projection
 from eir.timers.grey import Device, Event, Rules, Shift, Timer
 from eir.timers.projection import ShiftRemoved, ShiftSet
-from eir.timers.store import Message, Store
-from support.node import NodeProcess, until
+from eir.timers.store import Message, Store, pages
+from support.node import NodeProcess, replica, until
 
 PATIENCE = 60.0
 
@@ -47,28 +45,16 @@ def recorded(node: NodeProcess, scratch: Path) -> list[Event | ShiftSet | ShiftR
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(node.settings.path(node.settings.journal.directory), scratch / "journal")
     shutil.copytree(node.settings.path(node.settings.audit.directory), scratch / "audit")
-    replica = _core.Node(
-        origin_host="replica.test",
-        origin_realm="test",
-        origin_state_id=1,
-        workers=1,
-        max_connections=1,
-        max_events=64,
-        hold_ms=1,
-        journal_directory=scratch / "journal",
-        journal_segment_bytes=1 << 20,
-        journal_max_bytes=1 << 40,
-        policy=build_policy(node.settings, node.country, 1_700_000_000),
-    )
+    copy = replica(node, scratch / "journal")
     events: list[Event | ShiftSet | ShiftRemoved] = []
     position = 0
     while True:
-        records, reached = replica.read_journal(position, 10_000)
+        records, reached = copy.read_journal(position, 10_000)
         events += [projection.from_journal(record).event for record in records]
         if reached == position:
             break
         position = reached
-    replica.stop()
+    copy.stop()
     audit = AuditLog.open(scratch / "audit", node.settings.node.origin_host, 1 << 20)
     for line in audit.read(0, 1_000_000):
         events += projection.from_audit(line)
@@ -96,15 +82,10 @@ def expected(events: Iterable[Event | ShiftSet | ShiftRemoved], rules: Rules) ->
 async def contents(store: Store, rules: Rules) -> Contents:
     """What an open store holds."""
     devices: dict[int, Device] = {}
-    after = None
-    while True:
-        page = await store.scan(after, 5000)
-        for device, _ in page.devices:
+    async for page in pages(store, 5000):
+        for device, _ in page:
             assert device.imei not in devices
             devices[device.imei] = device
-        if page.next is None:
-            break
-        after = page.next
     rules = rules.with_shifts((await store.shifts())[1])
     queued: list[Message] = await store.queued(1_000_000)
     keys = [message.key for message in queued]
