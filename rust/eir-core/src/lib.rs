@@ -17,6 +17,7 @@ pub mod journal;
 pub mod lists;
 pub mod policy;
 pub mod recent;
+mod scatter;
 pub mod table;
 pub mod verdict;
 

@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use crate::scatter::scatter;
+
 const SHARDS: usize = 256;
 const FIRST_CELLS: usize = 16;
 const FREE: u64 = 0;
@@ -196,8 +198,7 @@ impl<const W: usize> Table<W> {
         if key == FREE || key == REMOVED {
             return None;
         }
-        let product = u128::from(key ^ self.seed) * 0x9e37_79b9_7f4a_7c15;
-        let hash = (product >> 64) as u64 ^ product as u64;
+        let hash = scatter(key, self.seed);
         Some((self.shards.get(hash as usize >> 56)?, hash))
     }
 
