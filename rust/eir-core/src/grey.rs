@@ -142,7 +142,7 @@ pub enum Refused {
 pub struct GreyTable {
     /// IMEI -> (timer, journal sequence number of its start).
     timers: Table<2>,
-    /// Device and subscriber: who was seen in a grey device.
+    /// Device, start of its timer and subscriber: who was seen in it while that timer ran.
     seen: Table<0>,
     /// Device and subscriber -> last black attempt that was recorded.
     attempts: Table<1>,
@@ -305,9 +305,12 @@ impl GreyTable {
         self.timers.bytes() + self.seen.bytes() + self.attempts.bytes()
     }
 
-    /// Notes a subscriber in a grey device; whether it was new. `record` as in [`GreyTable::start`].
-    pub fn see(&self, imei: Imei, imsi: Imsi, record: impl FnOnce() -> Option<u64>) -> Option<u64> {
-        let key = pair(imei, Some(imsi));
+    /// Notes a subscriber in a device whose timer began at `start`; whether it was new. `record` as in [`GreyTable::start`].
+    ///
+    /// A device's next timer has its own subscribers. Where the start of one is put right to an earlier second, those who
+    /// are there are recorded once more; what follows the journal knows them.
+    pub fn see(&self, imei: Imei, start: UnixTime, imsi: Imsi, record: impl FnOnce() -> Option<u64>) -> Option<u64> {
+        let key = seen_key(imei, start, imsi);
         if self.seen.get(key).is_some() {
             return None;
         }
@@ -344,10 +347,21 @@ impl GreyTable {
         sequence
     }
 
-    /// Forgets a subscriber's being seen, or its black attempt: the record of it could not be written.
-    pub fn forget(&self, imei: Imei, imsi: Option<Imsi>) {
-        self.seen.remove_if(pair(imei, imsi), |_| true);
+    /// Forgets a subscriber's being seen: the record of it could not be written.
+    pub fn forget_seen(&self, imei: Imei, start: UnixTime, imsi: Imsi) {
+        self.seen.remove_if(seen_key(imei, start, imsi), |_| true);
+    }
+
+    /// Forgets a black attempt: the record of it could not be written.
+    pub fn forget_attempt(&self, imei: Imei, imsi: Option<Imsi>) {
         self.attempts.remove_if(pair(imei, imsi), |_| true);
+    }
+
+    /// When the device's timer began; 0 where it has none.
+    #[inline]
+    #[must_use]
+    pub fn began(&self, imei: Imei) -> UnixTime {
+        self.timer(imei).map_or(0, |(timer, _)| timer.start)
     }
 
     /// Forgets black attempts that no longer count; for a thread that is in no hurry.
@@ -374,13 +388,20 @@ impl GreyTable {
 
 /// One 64-bit key of a device and a subscriber. Two pairs in 10^19 share one, which would leave out one record.
 fn pair(imei: Imei, imsi: Option<Imsi>) -> u64 {
-    let mixed = |word: u64| {
-        let product = u128::from(word ^ 0x2545_f491_4f6c_dd1d) * 0xd6e8_feb8_6659_fd93;
-        (product >> 64) as u64 ^ product as u64
-    };
     let key = mixed(imei.number() ^ mixed(imsi.map_or(0, Imsi::packed)).rotate_left(23));
     // 0 and all ones are not keys of a table.
     key.clamp(1, u64::MAX - 1)
+}
+
+/// As [`pair`], for one of the device's timers.
+fn seen_key(imei: Imei, start: UnixTime, imsi: Imsi) -> u64 {
+    mixed(pair(imei, Some(imsi)) ^ u64::from(start)).clamp(1, u64::MAX - 1)
+}
+
+/// The same in every process: an image is read by the next.
+fn mixed(word: u64) -> u64 {
+    let product = u128::from(word ^ 0x2545_f491_4f6c_dd1d) * 0xd6e8_feb8_6659_fd93;
+    (product >> 64) as u64 ^ product as u64
 }
 
 #[cfg(test)]
@@ -435,17 +456,22 @@ mod tests {
     #[test]
     fn a_subscriber_is_seen_once_and_an_attempt_once_a_day() {
         let grey = GreyTable::default();
-        assert_eq!(grey.see(imei(1), imsi(), || None), None);
-        assert_eq!(grey.see(imei(1), imsi(), || Some(4)), Some(4));
-        assert_eq!(grey.see(imei(1), imsi(), || unreachable!()), None);
-        assert_eq!(grey.see(imei(2), imsi(), || Some(5)), Some(5));
+        assert_eq!(grey.see(imei(1), 9, imsi(), || None), None);
+        assert_eq!(grey.see(imei(1), 9, imsi(), || Some(4)), Some(4));
+        assert_eq!(grey.see(imei(1), 9, imsi(), || unreachable!()), None);
+        assert_eq!(grey.see(imei(2), 9, imsi(), || Some(5)), Some(5));
+        // The device's next timer has its own subscribers.
+        assert_eq!(grey.see(imei(1), 10, imsi(), || Some(6)), Some(6));
+        grey.forget_seen(imei(1), 10, imsi());
+        assert_eq!(grey.see(imei(1), 9, imsi(), || unreachable!()), None);
+        assert_eq!(grey.see(imei(1), 10, imsi(), || Some(7)), Some(7));
         assert_eq!(grey.attempt(imei(1), None, 1000, || Some(1)), Some(1));
         assert_eq!(grey.attempt(imei(1), Some(imsi()), 1000, || Some(2)), Some(2));
         assert_eq!(grey.attempt(imei(1), None, 1000 + ATTEMPT_INTERVAL - 1, || unreachable!()), None);
         assert_eq!(grey.attempt(imei(1), None, 1000 + ATTEMPT_INTERVAL, || Some(3)), Some(3));
         grey.prune(1000 + ATTEMPT_INTERVAL);
         assert_eq!(grey.attempts.len(), 1);
-        grey.forget(imei(1), None);
+        grey.forget_attempt(imei(1), None);
         assert_eq!(grey.attempt(imei(1), None, 1001 + ATTEMPT_INTERVAL, || Some(6)), Some(6));
     }
 
@@ -505,7 +531,7 @@ mod tests {
         let count = 500_000u64;
         for device in 1..=count {
             grey.set(imei(device * 7919), Some(Timer { start: 1, deadline: 2 }));
-            grey.see(imei(device * 7919), imsi(), || Some(1));
+            grey.see(imei(device * 7919), 1, imsi(), || Some(1));
         }
         assert!(grey.bytes() as u64 <= 64 * count, "{}", grey.bytes() as u64 / count);
     }

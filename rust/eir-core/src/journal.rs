@@ -291,11 +291,11 @@ pub fn apply(sequence: u64, event: &Event, grey: &GreyTable, overlay: &Overlay) 
                 grey.start(*imei, *timer, || Some(sequence));
             }
             if let Some(imsi) = imsi {
-                grey.see(*imei, *imsi, || Some(sequence));
+                grey.see(*imei, grey.began(*imei), *imsi, || Some(sequence));
             }
         }
         Event::Seen { imei, imsi, .. } => {
-            grey.see(*imei, *imsi, || Some(sequence));
+            grey.see(*imei, grey.began(*imei), *imsi, || Some(sequence));
         }
         Event::BlackAttempt { imei, imsi, at, .. } => {
             grey.attempt(*imei, *imsi, *at, || Some(sequence));

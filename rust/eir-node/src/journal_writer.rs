@@ -602,12 +602,14 @@ impl Shared {
     /// Records that are not kept: takes back what they started and lets those who wait for them go.
     fn lose(&self, batch: &Batch) {
         journal::replay(batch.first, &batch.records, |sequence, event| match event {
-            Event::Start { imei, imsi, .. } => {
+            Event::Start { imei, imsi, timer, .. } => {
                 self.grey.cancel(imei, sequence);
-                self.grey.forget(imei, imsi);
+                if let Some(imsi) = imsi {
+                    self.grey.forget_seen(imei, timer.start, imsi);
+                }
             }
-            Event::Seen { imei, imsi, .. } => self.grey.forget(imei, Some(imsi)),
-            Event::BlackAttempt { imei, imsi, .. } => self.grey.forget(imei, imsi),
+            Event::Seen { imei, imsi, .. } => self.grey.forget_seen(imei, self.grey.began(imei), imsi),
+            Event::BlackAttempt { imei, imsi, .. } => self.grey.forget_attempt(imei, imsi),
             Event::Cancel { .. } | Event::Breaker { .. } | Event::Overlay { .. } => {}
         });
         let mut lost = lock(&self.lost);

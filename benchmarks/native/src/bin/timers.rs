@@ -23,7 +23,7 @@ fn main() {
         let imsi =
             Imsi::from_digits(format!("00101{:010}", mix(!number) % 10_000_000_000).as_bytes()).expect("15 digits");
         let start = 1_795_000_000 + (number % 2_592_000) as u32;
-        grey.see(imei, imsi, || Some(0));
+        grey.see(imei, start, imsi, || Some(0));
         grey.start(imei, Timer { start, deadline: start / 86_400 * 86_400 + 31 * 86_400 }, || Some(number));
     }
     let taken = resident() - before;

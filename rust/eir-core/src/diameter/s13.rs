@@ -234,11 +234,11 @@ impl<J: Journal> Door<'_, J> {
         let record = || {
             // Before the record, which may be lost, and all that goes with it taken back, as soon as it is appended.
             if let Some(imsi) = ecr.imsi {
-                grey.see(imei, imsi, || Some(0));
+                grey.see(imei, now, imsi, || Some(0));
             }
             let sequence = self.journal.append(&Event::Start { imei, imsi: ecr.imsi, msisdn: ecr.msisdn, timer });
-            if sequence.is_none() {
-                grey.forget(imei, ecr.imsi);
+            if let (None, Some(imsi)) = (sequence, ecr.imsi) {
+                grey.forget_seen(imei, now, imsi);
             }
             sequence
         };
@@ -253,8 +253,8 @@ impl<J: Journal> Door<'_, J> {
     #[inline]
     fn seen(&self, imei: Imei, ecr: &Ecr<'_>, start: u64) -> Effect {
         let further = ecr.imsi.and_then(|imsi| {
-            let (at, msisdn) = (self.facts.now, ecr.msisdn);
-            self.facts.grey.see(imei, imsi, || self.journal.append(&Event::Seen { imei, imsi, msisdn, at }))
+            let (grey, at, msisdn) = (self.facts.grey, self.facts.now, ecr.msisdn);
+            grey.see(imei, grey.began(imei), imsi, || self.journal.append(&Event::Seen { imei, imsi, msisdn, at }))
         });
         Effect::Hold(Hold { durable: start, written: further.unwrap_or(0), started: None })
     }
