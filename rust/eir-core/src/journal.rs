@@ -291,11 +291,15 @@ pub fn apply(sequence: u64, event: &Event, grey: &GreyTable, overlay: &Overlay) 
                 grey.start(*imei, *timer, || Some(sequence));
             }
             if let Some(imsi) = imsi {
-                grey.see(*imei, grey.began(*imei), *imsi, || Some(sequence));
+                grey.see(*imei, timer.start, *imsi, || Some(sequence));
             }
         }
-        Event::Seen { imei, imsi, .. } => {
-            grey.see(*imei, grey.began(*imei), *imsi, || Some(sequence));
+        Event::Seen { imei, imsi, at, .. } => {
+            let start = grey.began(*imei);
+            // One of a timer before is none of this one's, also where a part of the journal is read once more.
+            if start <= *at {
+                grey.see(*imei, start, *imsi, || Some(sequence));
+            }
         }
         Event::BlackAttempt { imei, imsi, at, .. } => {
             grey.attempt(*imei, *imsi, *at, || Some(sequence));
