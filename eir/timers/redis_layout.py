@@ -16,6 +16,7 @@ from zlib import crc32
 from msgspec import convert, msgpack
 
 from eir.timers.grey import NEVER, Timer
+from eir.timers.queue import REPORTS_DUE
 from eir.timers.store import (
     BehindError,
     Change,
@@ -48,7 +49,10 @@ _KINDS: Final[dict[str, MessageKind]] = {
     "e": "black-expired",
     "a": "black-attempt",
     "r": "report-expired",
+    "d": "reminder",
 }
+OF_A_DAY: Final = "d"
+"""The letter of messages that are of one day."""
 _LETTERS: Final[dict[str, str]] = {kind: letter for letter, kind in _KINDS.items()}
 
 Id: TypeAlias = tuple[int, int]
@@ -68,6 +72,11 @@ class Keys:
     queue: str
     changes: str
     shifts: str
+    progress: str
+    sending: str
+    over: str
+    told: str
+    receipt: str
 
 
 class Followed(NamedTuple):
@@ -132,6 +141,16 @@ def message_key(key: MessageKey) -> str:
     """The field of a message: letter, IMEI, IMSI, mark."""
     kind, imei, imsi, mark = key
     return f"{_LETTERS[kind]}{imei:014d}{imsi}.{mark}"
+
+
+def due_of(message: Message) -> int:
+    """The score of a message in the queue, where reports stand behind all others."""
+    return message.at + REPORTS_DUE * (message.kind == "report-expired")
+
+
+def message_key_of(text: bytes) -> MessageKey:
+    """The key that a field has. Raises StoreError."""
+    return message_of(text, b"00000000000:").key
 
 
 def message_body(message: Message) -> str:
@@ -228,7 +247,7 @@ class Share:
             key = message_key(message.key)
             self.message_keys.append(key)
             self.bodies += (key, message_body(message))
-            self.scores += (message.at, key)
+            self.scores += (due_of(message), key)
         for withdrawn in change.withdrawn:
             self.withdrawn.append(message_key(withdrawn))
         if change.tell != "none":

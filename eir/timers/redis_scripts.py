@@ -99,6 +99,11 @@ else
     if not had or (apart > 0 and tonumber(at) - tonumber(string.sub(had, 1, 10)) >= apart) then
       redis.call('HSET', messages, key, body)
       redis.call('ZADD', queue, at, key)
+      if had then
+        redis.call('HDEL', KEYS[8], key)
+        redis.call('ZREM', KEYS[9], key)
+        redis.call('ZREM', KEYS[10], key)
+      end
     end
   end
 end
@@ -114,6 +119,69 @@ if ARGV[2] ~= '' and tonumber(ARGV[3]) > cursor then redis.call('HSET', KEYS[2],
 return 0
 """
 )
+
+STEP: Final = """
+local done = {}
+for i = 1, #ARGV, 6 do
+  local key, from, before, place, after, due = unpack(ARGV, i, i + 5)
+  local had = redis.call('HGET', KEYS[4], key) or ''
+  from, place = KEYS[tonumber(from)], KEYS[tonumber(place)]
+  local taken = 0
+  if had == before and redis.call('ZSCORE', from, key) then
+    taken = 1
+    if from ~= place then redis.call('ZREM', from, key) end
+    redis.call('ZADD', place, due, key)
+    redis.call('HSET', KEYS[4], key, after)
+  elseif had == after and redis.call('ZSCORE', place, key) then
+    taken = 1
+  end
+  done[#done + 1] = taken
+end
+return done
+"""
+"""Moves messages. KEYS: queue, sending, over, progress. ARGV in sixes: message, from (1 to 3), progress before ('' for
+none), to, progress after, score. Returns for each whether it was moved, or had been before."""
+
+PUT: Final = """
+local new = 0
+for i = 1, #ARGV, 3 do
+  if redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) == 1 then
+    redis.call('ZADD', KEYS[2], ARGV[i + 2], ARGV[i])
+    new = new + 1
+  end
+end
+return new
+"""
+"""Queues messages once. KEYS: messages, queue. ARGV in threes: message, body, score. Returns how many were new."""
+
+ALLOW: Final = """
+local allowed = {}
+for i = 3, #ARGV do
+  local before = tonumber(redis.call('HGET', KEYS[1], ARGV[i]) or '0')
+  if before < tonumber(ARGV[1]) then
+    redis.call('HINCRBY', KEYS[1], ARGV[i], 1)
+    allowed[#allowed + 1] = 1
+  else
+    allowed[#allowed + 1] = 0
+  end
+end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return allowed
+"""
+"""Counts messages to subscribers. KEYS: a day's counts. ARGV: most, seconds to keep, subscribers. Returns who may have
+one more."""
+
+FORGET: Final = """
+local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])
+for _, key in ipairs(old) do
+  redis.call('ZREM', KEYS[1], key)
+  redis.call('HDEL', KEYS[2], key)
+  if string.sub(key, 1, 1) == ARGV[3] then redis.call('HDEL', KEYS[3], key) end
+end
+return #old
+"""
+"""Forgets what is long over. KEYS: over, progress, messages. ARGV: before when, most, the letter of those whose key is
+forgotten too."""
 
 SCHEMA: Final = """
 redis.call('HSETNX', KEYS[1], 'schema', ARGV[1])

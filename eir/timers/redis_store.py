@@ -22,11 +22,12 @@ from msgspec import msgpack
 
 from eir.audit_chain import Head
 from eir.log import Log
-from eir.timers import redis_check, redis_scripts
+from eir.timers import redis_check, redis_queue, redis_scripts
 from eir.timers import redis_layout as layout
 from eir.timers.grey import NEVER, Shift
 from eir.timers.redis_layout import COMMON, SCHEMA, SHARDS, Followed, Id, Share, shard_of
 from eir.timers.redis_nodes import Bell, Command, Nodes, Reply, Script
+from eir.timers.redis_queue import RedisQueue, scored
 from eir.timers.redis_settings import RedisSettings
 from eir.timers.store import (
     BehindError,
@@ -73,7 +74,7 @@ class RedisStore:
 
     def __init__(self, settings: RedisSettings) -> None:
         self._settings = settings
-        self._nodes = Nodes(settings, layout.TAGS, _SCRIPTS)
+        self._nodes = Nodes(settings, layout.TAGS, (*_SCRIPTS, *redis_queue.SCRIPTS))
         self._keys = [layout.keys(settings.prefix, shard) for shard in range(SHARDS)]
         self._channel = f"{settings.prefix}:bell"
         self._writer = secrets.token_hex(8)
@@ -89,6 +90,7 @@ class RedisStore:
         self._per_entry = 1.0
         """About how many devices an entry of a stream tells of."""
         self._checked = 0.0
+        self.queue = RedisQueue(self._nodes, self._keys, self.first)
 
     # To and from Redis.
 
@@ -177,7 +179,18 @@ class RedisStore:
         for change in changes:
             share.put(change)
         return _COMMIT.call(
-            (keys.meta, keys.cursors, keys.devices, keys.index, keys.messages, keys.queue, keys.changes),
+            (
+                keys.meta,
+                keys.cursors,
+                keys.devices,
+                keys.index,
+                keys.messages,
+                keys.queue,
+                keys.changes,
+                keys.progress,
+                keys.sending,
+                keys.over,
+            ),
             SCHEMA,
             source,
             position,
@@ -226,12 +239,12 @@ class RedisStore:
     async def due(self, until: int, most: int) -> list[int]:
         """See `Store.due`. Raises StoreError."""
         end = f"(r{until + 1:010d}"
-        members = await self._first(
+        members = await self.first(
             most, lambda shard, count: ("ZRANGEBYLEX", self._keys[shard].index, "[r", end, "LIMIT", 0, count), _as_it_is
         )
         return [int(member[11:]) for member in members]
 
-    async def _first(
+    async def first(
         self, most: int, command: Callable[[int, int], Command], read: Callable[[int, Reply], list[_Ordered]]
     ) -> list[_Ordered]:
         """The `most` least of what the shards hold, each of which gives the first ones of its own, in order."""
@@ -297,8 +310,8 @@ class RedisStore:
 
     async def queued(self, most: int) -> list[Message]:
         """See `Store.queued`. Raises StoreError."""
-        found = await self._first(
-            most, lambda shard, count: ("ZRANGE", self._keys[shard].queue, 0, count - 1, "WITHSCORES"), _scored
+        found = await self.first(
+            most, lambda shard, count: ("ZRANGE", self._keys[shard].queue, 0, count - 1, "WITHSCORES"), scored
         )
         by_shard: dict[int, list[bytes]] = {}
         for _, key, shard in found:
@@ -496,11 +509,6 @@ def _swapped(command: Callable[[int, int], Command], count: int, shard: int) -> 
 
 def _as_it_is(_: int, members: list[bytes]) -> list[bytes]:
     return members
-
-
-def _scored(shard: int, flat: Sequence[bytes]) -> list[tuple[int, bytes, int]]:
-    """(score, member, shard) of a reply with scores."""
-    return [(int(score), member, shard) for member, score in zip(flat[::2], flat[1::2], strict=True)]
 
 
 def _read_shift(value: bytes) -> Shift:

@@ -24,7 +24,10 @@ STATES: Final = {None: None, "running": 1, "frozen": 2, "lifted": 3, "expired": 
 """States of timers, as the column has them."""
 WAITING: Final = 1
 WITHDRAWN: Final = 2
-"""States of messages, as the column has them."""
+SENDING: Final = 3
+OVER: Final = 4
+SETTLED: Final = 5
+"""States of messages, as the column has them; settled: over, and nothing more is known of it."""
 
 _PAGE: Final = 4096
 """Octets. What is changed here and there costs a page in the log each time, so a page must not be large."""
@@ -68,6 +71,20 @@ _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             SELECT 'expired', count(*) FROM devices WHERE state = 4 UNION ALL
             SELECT 'queued', count(*) FROM messages WHERE state = 1 UNION ALL
             SELECT 'revision', 0""",
+    ),
+    # What sends messages. `due` is when one is to be looked at; reports (kind 3) stand behind all others.
+    (
+        "ALTER TABLE messages ADD COLUMN due INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE messages ADD COLUMN progress BLOB",
+        "UPDATE messages SET due = at + (kind = 3) * (1 << 40) WHERE state = 1",
+        "DROP INDEX waiting",
+        "CREATE INDEX waiting ON messages (due) WHERE state = 1",
+        "CREATE INDEX sending ON messages (due) WHERE state = 3",
+        "CREATE INDEX over ON messages (due) WHERE state = 4",
+        """CREATE TABLE receipts (
+            n INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, at INTEGER NOT NULL,
+            device INTEGER NOT NULL, kind INTEGER NOT NULL, imsi TEXT NOT NULL, mark INTEGER NOT NULL)""",
+        "CREATE TABLE told (day INTEGER, imsi TEXT, n INTEGER NOT NULL, PRIMARY KEY (day, imsi)) WITHOUT ROWID",
     ),
 )
 VERSION: Final = len(_MIGRATIONS)

@@ -16,13 +16,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, TypeVar
 
 from msgspec import msgpack
 
 from eir.audit_chain import Head
 from eir.timers.grey import NEVER, Shift
+from eir.timers.queue import REPORTS_DUE
 from eir.timers.sqlite_file import STATES, WAITING, StoreFile
+from eir.timers.sqlite_queue import KIND, KINDS, SqliteQueue
 from eir.timers.store import (
     BehindError,
     Change,
@@ -30,7 +32,6 @@ from eir.timers.store import (
     Memory,
     Message,
     MessageKey,
-    MessageKind,
     Page,
     Position,
     Stored,
@@ -41,9 +42,6 @@ from eir.timers.store import (
     state,
 )
 
-_KINDS: Final[tuple[MessageKind, ...]] = get_args(MessageKind)
-_KIND: Final[dict[str, int]] = {kind: number for number, kind in enumerate(_KINDS)}
-"""Kinds of messages, as the column has them."""
 _COUNTED: Final[dict[int | None, str]] = {1: "running", 2: "stopped", 3: "stopped", 4: "expired"}
 """Under what a device is counted, by its state."""
 _RUNNING: Final = STATES["running"]
@@ -61,15 +59,15 @@ _LOAD: Final = "SELECT imei, version, record FROM json_each(?) JOIN devices ON i
 _HAVE: Final = "SELECT imei, version, state, n FROM json_each(?) JOIN devices ON imei = value"
 _PUT_DEVICE: Final = "INSERT INTO devices (imei, version, state, deadline, record, n) VALUES (?, ?, ?, ?, ?, ?)"
 _CHANGE_DEVICE: Final = "UPDATE devices SET version = ?2, state = ?3, deadline = ?4, record = ?5 WHERE n = ?6"
-_PUT_MESSAGE: Final = """INSERT INTO messages (device, kind, imsi, mark, state, at, apart, msisdn)
-    VALUES (?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT DO NOTHING"""
+_PUT_MESSAGE: Final = """INSERT INTO messages (device, kind, imsi, mark, state, at, due, apart, msisdn)
+    VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
 _LAST_MESSAGE: Final = "SELECT state, at FROM messages WHERE device = ? AND kind = ? AND imsi = ? AND mark = ?"
-_PUT_AGAIN: Final = """UPDATE messages SET state = 1, at = ?, apart = ?, msisdn = ?
+_PUT_AGAIN: Final = """UPDATE messages SET state = 1, at = ?, due = ?, apart = ?, msisdn = ?, progress = NULL
     WHERE device = ? AND kind = ? AND imsi = ? AND mark = ?"""
 _WITHDRAW: Final = """UPDATE messages SET state = 2
     WHERE device = ? AND kind = ? AND imsi = ? AND mark = ? AND state = 1"""
 _QUEUED: Final = """SELECT kind, imei, imsi, mark, at, msisdn, apart FROM messages CROSS JOIN devices ON n = device
-    WHERE messages.state = 1 ORDER BY at LIMIT ?"""
+    WHERE messages.state = 1 ORDER BY due LIMIT ?"""
 _PUT_CHANGE: Final = "INSERT INTO changes (imei, start, deadline) VALUES (?, ?, ?)"
 _PUT_CURSOR: Final = """INSERT INTO cursors VALUES (?, ?)
     ON CONFLICT (source) DO UPDATE SET position = max(position, excluded.position)"""
@@ -93,6 +91,7 @@ class SqliteStore:
         """Holders, and until when. Only this process can ask, so they need not outlive it."""
         self._logged = 0
         self._log_pass: Future[None] | None = None
+        self.queue = SqliteQueue(self)
 
     # --- coming and going --------------------------------------------------------------------------------------------
 
@@ -135,11 +134,11 @@ class SqliteStore:
         where on journal and audit trail are to be read again.
         """
         file = self._opened()
-        await self._run(lambda: file.backup(path), self._aside)
+        await self.run(lambda: file.backup(path), self._aside)
 
     async def problems(self) -> list[str]:
         """What is wrong with file, records and counts. Nothing waits for it; 5 million devices take half a minute."""
-        return await self._run(self._opened().problems, self._aside)
+        return await self.run(self._opened().problems, self._aside)
 
     # --- devices -----------------------------------------------------------------------------------------------------
 
@@ -156,7 +155,7 @@ class SqliteStore:
         Raises StoreError, and ValueError where a device has two changes, or messages that are another's.
         """
         try:
-            return await self._run(lambda: self._commit(changes, revision, source, position))
+            return await self.run(lambda: self._commit(changes, revision, source, position))
         finally:
             # Also where this is cancelled: who waits asks the same thread, and so after what it is writing.
             self._wake()
@@ -201,13 +200,13 @@ class SqliteStore:
 
     async def queued(self, most: int) -> list[Message]:
         """The oldest messages that wait. Raises StoreError."""
-        return [Message(_KINDS[kind], *rest) for kind, *rest in await self._fetch(_QUEUED, max(most, 0))]
+        return [Message(KINDS[kind], *rest) for kind, *rest in await self._fetch(_QUEUED, max(most, 0))]
 
     # --- the stream of changes ---------------------------------------------------------------------------------------
 
     async def end_of_changes(self) -> Position:
         """Where the stream of changes ends now. Raises StoreError."""
-        return await self._run(lambda: _POSITION.pack(self._number("store"), self._last_change()))
+        return await self.run(lambda: _POSITION.pack(self._number("store"), self._last_change()))
 
     async def changes(self, after: Position, most: int, wait: float) -> tuple[list[Memory], Position]:
         """The changes after a position; those of this node alone, and only where all are told, for it knows the others.
@@ -220,7 +219,7 @@ class SqliteStore:
             woken = asyncio.get_running_loop().create_future()
             self._waiting.add(woken)
             try:
-                found, end = await self._run(lambda: self._changes(after, max(most, 0)))
+                found, end = await self.run(lambda: self._changes(after, max(most, 0)))
                 left = until - time.monotonic()
                 if found or left <= 0:
                     return found, end
@@ -234,7 +233,7 @@ class SqliteStore:
         """Forgets changes up to and with a position, if it is this store's. Raises StoreError, with some forgotten."""
 
         def trim(until: int) -> bool:
-            with self._transaction() as connection:
+            with self.transaction() as connection:
                 end = min(until, self._last_change(), self._number("trimmed") + _TRIMMED)
                 if end <= self._number("trimmed"):
                     return False
@@ -243,10 +242,10 @@ class SqliteStore:
             return end < until
 
         try:
-            until = await self._run(lambda: self._change_number(before))
+            until = await self.run(lambda: self._change_number(before))
         except BehindError:
             return
-        while await self._run(lambda: trim(until)):
+        while await self.run(lambda: trim(until)):
             pass
 
     # --- shifts, settings, leases, heads -----------------------------------------------------------------------------
@@ -258,7 +257,7 @@ class SqliteStore:
             query = "SELECT record FROM shifts WHERE record IS NOT NULL"
             return self._number("revision"), self._connection.execute(query).fetchall()
 
-        revision, records = await self._run(read)
+        revision, records = await self.run(read)
         try:
             return revision, tuple(sorted(_shift_decoder.decode(record) for (record,) in records))
         except ValueError as error:
@@ -267,17 +266,17 @@ class SqliteStore:
     async def put_shift(self, shift: Shift) -> None:
         """Adds a shift, once. Raises StoreError."""
         record = _shift_encoder.encode(shift)
-        await self._run(lambda: self._shift("INSERT OR IGNORE INTO shifts VALUES (?, ?)", shift.id, record))
+        await self.run(lambda: self._shift("INSERT OR IGNORE INTO shifts VALUES (?, ?)", shift.id, record))
 
     async def remove_shift(self, identity: str) -> None:
         """Takes a shift away, for good: its row stays, without a record. Raises StoreError."""
 
         def remove() -> None:
             self._shift("UPDATE shifts SET record = NULL WHERE id = ? AND record IS NOT NULL", identity)
-            with self._transaction() as connection:
+            with self.transaction() as connection:
                 connection.execute("INSERT OR IGNORE INTO shifts VALUES (?, NULL)", (identity,))
 
-        await self._run(remove)
+        await self.run(remove)
 
     async def setting(self, name: str) -> bytes | None:
         """A value that the control plane keeps. Raises StoreError."""
@@ -311,6 +310,11 @@ class SqliteStore:
 
     # --- on the loop -------------------------------------------------------------------------------------------------
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection that writes: for `queue`, in a work that `run` does."""
+        return self._connection
+
     def _opened(self) -> StoreFile:
         if self._file is None:
             raise StoreError(f"{self._path}: is not open")
@@ -321,7 +325,7 @@ class SqliteStore:
             if not waiting.done():
                 waiting.set_result(None)
 
-    async def _run(self, work: Callable[[], _T], where: ThreadPoolExecutor | None = None) -> _T:
+    async def run(self, work: Callable[[], _T], where: ThreadPoolExecutor | None = None) -> _T:
         """Does a work in a thread, the writer's if none is given. What SQLite raises becomes StoreError."""
         file = self._opened()
 
@@ -335,19 +339,19 @@ class SqliteStore:
         return await asyncio.get_running_loop().run_in_executor(where or self._writer, guarded)
 
     async def _fetch(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        return await self._run(lambda: self._connection.execute(query, values).fetchall())
+        return await self.run(lambda: self._connection.execute(query, values).fetchall())
 
     async def _write(self, statement: str, *values: object) -> None:
         def write() -> None:
-            with self._transaction() as connection:
+            with self.transaction() as connection:
                 connection.execute(statement, values)
 
-        await self._run(write)
+        await self.run(write)
 
     # --- in the writer's thread --------------------------------------------------------------------------------------
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
         """All that is written in it, or nothing."""
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
@@ -389,7 +393,7 @@ class SqliteStore:
 
     def _shift(self, statement: str, *values: object) -> None:
         """Changes a shift; the revision rises if that changes something."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if connection.execute(statement, values).rowcount > 0:
                 connection.execute("UPDATE numbers SET n = n + 1 WHERE name = 'revision'")
 
@@ -397,7 +401,7 @@ class SqliteStore:
         by_imei = {change.device.imei: change for change in changes}
         if len(by_imei) != len(changes):
             raise ValueError("a device has two changes in one commit")
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if changes and revision != self._number("revision"):
                 return frozenset(by_imei)
             have = {imei: row for imei, *row in connection.execute(_HAVE, (_list(by_imei),))}
@@ -433,9 +437,13 @@ class SqliteStore:
             connection.executemany("UPDATE numbers SET n = n + ? WHERE name = ?", differences)
             if source and not refused:
                 connection.execute(_PUT_CURSOR, (source, position))
-        self._logged += len(taken)
-        self._tend_log()
+        self.wrote(len(taken))
         return refused
+
+    def wrote(self, rows: int) -> None:
+        """Says that so much is in the log, which is brought into the file from time to time."""
+        self._logged += rows
+        self._tend_log()
 
     def _put_messages(self, connection: sqlite3.Connection, changes: list[Change], numbers: list[int]) -> int:
         """Puts and withdraws the messages of changes to the devices with these numbers; by how many more wait then."""
@@ -447,14 +455,15 @@ class SqliteStore:
             for message in change.messages:
                 key = _key(message.key, imei, number)
                 if not message.apart:
-                    once.append((*key, message.at, message.apart, message.msisdn))
+                    due = message.at + REPORTS_DUE * (message.kind == "report-expired")
+                    once.append((*key, message.at, due, message.apart, message.msisdn))
                     continue
                 last = connection.execute(_LAST_MESSAGE, key).fetchone()
                 if last is None:
-                    connection.execute(_PUT_MESSAGE, (*key, message.at, message.apart, message.msisdn))
+                    connection.execute(_PUT_MESSAGE, (*key, message.at, message.at, message.apart, message.msisdn))
                     more += 1
                 elif message.at >= last[1] + message.apart:
-                    connection.execute(_PUT_AGAIN, (message.at, message.apart, message.msisdn, *key))
+                    connection.execute(_PUT_AGAIN, (message.at, message.at, message.apart, message.msisdn, *key))
                     more += last[0] != WAITING
             withdrawn += [_key(key, imei, number) for key in change.withdrawn]
         more += max(connection.executemany(_PUT_MESSAGE, once).rowcount, 0)
@@ -487,7 +496,7 @@ def _key(key: MessageKey, of: int, number: int) -> tuple[int, int, str, int]:
     kind, imei, imsi, mark = key
     if imei != of:
         raise ValueError("a change has a message that is another device's")
-    return number, _KIND[kind], imsi, mark
+    return number, KIND[kind], imsi, mark
 
 
 def _list(imeis: Collection[int]) -> str:

@@ -9,14 +9,17 @@ together is changed together or not at all. `sqlite_store` is for one node, `red
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct, msgpack
 
 from eir.audit_chain import Head
 from eir.timers.grey import NEVER, Device, Shift, State, Timer
 
-MessageKind = Literal["grey-granted", "black-expired", "black-attempt", "report-expired"]
+if TYPE_CHECKING:
+    from eir.timers.queue import Queue
+
+MessageKind = Literal["grey-granted", "black-expired", "black-attempt", "report-expired", "reminder"]
 MessageKey: TypeAlias = tuple[str, int, str, int]
 """(kind, IMEI, IMSI, mark): what must never go out twice."""
 Position: TypeAlias = bytes
@@ -113,6 +116,10 @@ class Counts(NamedTuple):
 
 class Store(Protocol):
     """A store of timers. Every method may raise StoreError, and then has changed nothing of what it was to change."""
+
+    @property
+    def queue(self) -> Queue:
+        """The messages, as who sends them sees them."""
 
     async def open(self) -> None:
         """Connects, checks version and soundness, migrates what is older. Raises StoreVersionError."""
