@@ -29,10 +29,8 @@ def _c_octets(length: int) -> Meta:
 
 class _Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def __repr__(self) -> str:
-        shown = (
-            f"{field.name}={'…' if field.name in _SECRET and getattr(self, field.name) else getattr(self, field.name)!r}"
-            for field in msgspec.structs.fields(self)
-        )
+        values = {field.name: getattr(self, field.name) for field in msgspec.structs.fields(self)}
+        shown = (f"{name}={'…' if name in _SECRET and value else repr(value)}" for name, value in values.items())
         return f"{type(self).__name__}({', '.join(shown)})"
 
 

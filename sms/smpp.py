@@ -20,6 +20,7 @@ from typing import Final
 from eir.log import Log
 from sms import smpp_pdu
 from sms.gateway import Accepted, NotTakenError, OnReceipt, Part, Receipt, RefusedError, UnansweredError
+from sms.rate import Bucket, Delay
 from sms.settings import SmscSettings
 from sms.smpp_pdu import Bind, Pdu, SubmitEncoder, UnsendableError
 from sms.smpp_session import Outcome, Session, State
@@ -27,51 +28,19 @@ from sms.smpp_session import Outcome, Session, State
 _THROTTLED: Final = frozenset({smpp_pdu.ESME_RTHROTTLED, smpp_pdu.ESME_RMSGQFUL})
 _TEMPORARY: Final = frozenset({smpp_pdu.ESME_RSYSERR, smpp_pdu.ESME_RX_T_APPN})
 _TEMPORARY_SECONDS: Final = 5.0
+_LONGEST_PASSWORD: Final = 8
+"""Octets; smpplib would cut a longer one."""
 _SETTLED: Final = 30.0
 """Seconds for which a connection was bound, after which the next one is not delayed for those before it."""
 _MOST_REASONS: Final = 200
 """An SMSC may put any number into its errors, and reasons become labels."""
 _UNBIND_SECONDS: Final = 3.0
+_COUNTS: Final = (
+    *("submitted", "accepted", "refused", "unanswered", "throttled", "temporary", "late", "unexpected"),
+    *("receipts", "intermediate", "message", "unreadable", "broken", "disconnects"),
+)
 
 log = Log(__name__)
-
-
-class _Delay:
-    """Seconds to wait, twice as many each time, with chance in them so that not all come at once."""
-
-    def __init__(self, rng: random.Random, least: float, most: float) -> None:
-        self._rng, self._least, self._most = rng, least, most
-        self._next = least
-
-    def next(self) -> float:
-        seconds, self._next = self._next, min(2 * self._next, self._most)
-        return max(self._least, seconds * self._rng.uniform(0.5, 1.0))
-
-    def reset(self) -> None:
-        self._next = self._least
-
-
-class _Bucket:
-    """How many short messages a rate allows now: a tenth of a second's at once, at most."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._most = max(1.0, rate / 10)
-        self._tokens = self._most
-        self._at = 0.0
-
-    def delay(self, now: float) -> float:
-        """Seconds until something may be taken."""
-        if not self._rate:
-            return 0.0
-        self._tokens = min(self._most, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        return max(0.0, (1 - self._tokens) / self._rate)
-
-    def take(self, weight: int) -> None:
-        """Takes it; what is heavier than all there is leaves a debt."""
-        if self._rate:
-            self._tokens -= weight
 
 
 class _Smsc:
@@ -80,7 +49,7 @@ class _Smsc:
     def __init__(self, settings: SmscSettings, gateway: SmppGateway, rng: random.Random) -> None:
         self.settings = settings
         self.counts: Counter[str] = Counter()
-        self.bucket = _Bucket(settings.rate)
+        self.bucket = Bucket(settings.rate)
         self.backing_off_until = 0.0
         self.kinds: tuple[Bind, ...] = (
             ("transceiver",) if settings.bind == "transceiver" else ("transmitter", "receiver")
@@ -88,8 +57,8 @@ class _Smsc:
         self.sessions: dict[Bind, Session] = {}
         self._gateway = gateway
         self._encoder = SubmitEncoder(settings)
-        self._delay = _Delay(rng, *gateway.delays)
-        self._reconnect = {kind: _Delay(rng, *gateway.delays) for kind in self.kinds}
+        self._delay = Delay(rng, *gateway.delays)
+        self._reconnect = {kind: Delay(rng, *gateway.delays) for kind in self.kinds}
         self._reasons: set[str] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -137,6 +106,8 @@ class _Smsc:
         settings = self.settings
         try:
             password = _first_line(settings.password_file) or settings.password
+            if len(password) > _LONGEST_PASSWORD:
+                return "password too long"
             context = _tls(settings) if settings.tls else None
             async with asyncio.timeout(settings.connect_timeout):
                 _, session = await self._loop.create_connection(
@@ -160,7 +131,7 @@ class _Smsc:
 
     def bound(self, session: Session) -> None:
         log.info("SMSC bound", smsc=self.settings.name)
-        # Counted on the session's own event, so that `room` finds it in its place.
+        # The session becomes `sender` in this turn of the loop or the next.
         self._loop.call_soon(self.room)
 
     def answered(self, outcome: Outcome, pdu: Pdu) -> None:
@@ -222,20 +193,15 @@ class _Smsc:
 
     def status(self, now: float) -> dict[str, object]:
         """For people and metrics."""
-        if not self.is_bound():
-            state = "connecting"
-        else:
-            state = "backing-off" if now < self.backing_off_until else "bound"
-        names = ("submitted", "accepted", "refused", "unanswered", "throttled", "temporary", "receipts", "late")
-        names += ("unexpected", "intermediate", "message", "unreadable", "broken", "disconnects")
+        bound = "backing-off" if now < self.backing_off_until else "bound"
         return {
             "name": self.settings.name,
-            "state": state,
+            "state": bound if self.is_bound() else "connecting",
             "links": {
                 kind: self.sessions[kind].state.name.lower() if kind in self.sessions else "connecting"
                 for kind in self.kinds
             },
-            **{name: self.counts[name] for name in names},
+            **{name: self.counts[name] for name in _COUNTS},
             "window_in_use": self.sender.outstanding if self.sender else 0,
             "window": self.settings.window,
             "rate": self.settings.rate,
@@ -299,7 +265,7 @@ class SmppGateway:
         """Submits one part; waits for room in window and rate."""
         if self._closing or not self._smscs:
             raise NotTakenError("closed")
-        outcome = self._loop.create_future()
+        outcome: Outcome = self._loop.create_future()
         self._line.append((part, outcome))
         self.pump()
         return await outcome

@@ -301,7 +301,7 @@ class Delivery(NamedTuple):
 
 
 class _DeliverSM(DeliverSM):  # type: ignore[misc]
-    """As smpplib decodes it, but for TLVs, and for strings that have no end: it would start again at the first field."""
+    """As smpplib decodes it, but for TLVs, and for strings that have no end, after which it would start anew."""
 
     def __init__(self) -> None:
         super().__init__("deliver_sm", client=None, need_sequence=False)

@@ -221,7 +221,7 @@ class Session(asyncio.Protocol):
             elif now - self._heard >= settings.enquire_link:
                 self._asked = now
                 self._send(smpp_pdu.ENQUIRE_LINK, self.next_sequence())
-        if cast(State, self.state) is not State.CLOSED:
+        if self.state is not State.CLOSED:
             each = min(1.0, settings.response_timeout / 8, settings.enquire_link / 8)
             self._timer = self._loop.call_later(each, self._look)
 
@@ -272,12 +272,13 @@ class Session(asyncio.Protocol):
 
     async def unbind(self, within: float) -> None:
         """Waits for answers that are outstanding, unbinds, and ends the connection; in so many seconds at most."""
+        until = self._loop.time() + within
         try:
-            async with asyncio.timeout(within):
-                while self.state is State.BOUND and self._pending:
-                    await asyncio.sleep(0.01)
-                if self.state is State.BOUND:
-                    self._send(smpp_pdu.UNBIND, self.next_sequence())
+            while self.state is State.BOUND and self._pending and self._loop.time() < until - 1.0:
+                await asyncio.sleep(0.01)
+            if self.state is State.BOUND:
+                self._send(smpp_pdu.UNBIND, self.next_sequence())
+                async with asyncio.timeout_at(until):
                     await asyncio.shield(self.gone)
         except TimeoutError:
             pass
