@@ -18,6 +18,8 @@ from msgspec import Meta, Struct
 
 from eir.diameter.capabilities import AllowedPeer
 from eir.timers.redis_settings import Mode, RedisSettings
+from sms.hours import Hours, parse_time
+from sms.settings import Concatenation, SmscSettings, WebhookSettings
 
 Positive = Annotated[int, Meta(ge=1, le=1 << 62)]
 Octets = Annotated[int, Meta(ge=4096, le=1 << 62)]
@@ -145,6 +147,37 @@ class SubscribersSection(_Section, frozen=True):
     database: Annotated[str, Meta(min_length=1)] = "subscribers.db"
 
 
+class RemindersSection(_Section, frozen=True):
+    """When the daily reminders go out, in local time."""
+
+    begin: str = "11:00"
+    end: str = "13:00"
+    late_until: str = "18:00"
+    devices: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
+
+
+class SmsSection(_Section, frozen=True):
+    """What subscribers are told and how; times in seconds, times of the day local."""
+
+    gateway: Literal["off", "file", "smpp", "webhook"] = "file"
+    texts: str = ""
+    style: Literal["friendly", "legal"] = "friendly"
+    obligations_link: str = ""
+    file: Annotated[str, Meta(min_length=1)] = "messages.jsonl"
+    concatenation: Concatenation = "udh8"
+    in_flight: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    quiet_from: str = "22:00"
+    quiet_to: str = "08:00"
+    daily_cap: Annotated[int, Meta(ge=0, le=10_000)] = 10
+    stop_list: str = ""
+    validity: Seconds = 3 * 86400
+    unanswered: Literal["skip", "again"] = "skip"
+    kept: Seconds = 7 * 86400
+    reminders: RemindersSection = RemindersSection()
+    smsc: tuple[SmscSettings, ...] = ()
+    webhook: WebhookSettings | None = None
+
+
 class BreakerSection(_Section, frozen=True):
     """When timers stop starting."""
 
@@ -203,6 +236,7 @@ class Config(_Section, frozen=True):
     timers: TimersSection = TimersSection()
     audit: AuditSection = AuditSection()
     subscribers: SubscribersSection = SubscribersSection()
+    sms: SmsSection = SmsSection()
     breaker: BreakerSection = BreakerSection()
     in_use: InUseSection = InUseSection()
     metrics: MetricsSection = MetricsSection()
@@ -323,7 +357,29 @@ def _check(path: Path, config: Config) -> None:
         raise ConfigError(f"{path}: redis.nodes: {error}") from None
     if config.redis.password and config.redis.password_file:
         raise ConfigError(f"{path}: redis.password_file: there is a redis.password too")
+    _check_sms(path, config.sms)
     # The journal grows by segments: a limit below one would not be kept.
     if config.journal.max_bytes < 2 * config.journal.segment_bytes:
         # The segment that is written to stays, so one that fills the journal would never be let go.
         raise ConfigError(f"{path}: journal.max_bytes: smaller than two journal.segment_bytes")
+
+
+def _check_sms(path: Path, sms: SmsSection) -> None:
+    times = {"sms.quiet_from": sms.quiet_from, "sms.quiet_to": sms.quiet_to}
+    times |= {f"sms.reminders.{key}": getattr(sms.reminders, key) for key in ("begin", "end", "late_until")}
+    for key, text in times.items():
+        try:
+            parse_time(text)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {key}: {error}") from None
+    if not parse_time(sms.reminders.begin) < parse_time(sms.reminders.end) <= parse_time(sms.reminders.late_until):
+        raise ConfigError(f"{path}: sms.reminders: begin, end and late_until do not follow one another")
+    quiet = Hours(parse_time(sms.quiet_from), parse_time(sms.quiet_to))
+    if quiet.contain_any(parse_time(sms.reminders.begin), parse_time(sms.reminders.end)):
+        raise ConfigError(f"{path}: sms.reminders: the window reaches into the quiet hours")
+    if sms.gateway == "smpp" and not sms.smsc:
+        raise ConfigError(f"{path}: sms.smsc: there is none")
+    if len({smsc.name for smsc in sms.smsc}) != len(sms.smsc):
+        raise ConfigError(f"{path}: sms.smsc: two have the same name")
+    if sms.gateway == "webhook" and sms.webhook is None:
+        raise ConfigError(f"{path}: sms.webhook: is missing")

@@ -1,7 +1,8 @@
 """The ways out: what the outbox asks of whatever takes short messages on to subscribers. Pure.
 
 `smpp` drives SMSCs, `webhook` an HTTP service, `file` appends to a file. The outbox has made durable that a part is
-about to be submitted before it calls `Gateway.submit`, and what came of it afterwards.
+about to be submitted before it does so, and what came of it afterwards. So that no part stands there as submitted while
+it only waits for its turn, a turn comes first: a `Slot`.
 """
 
 from __future__ import annotations
@@ -81,6 +82,20 @@ class UnansweredError(Exception):
 OnReceipt: TypeAlias = Callable[[Receipt], None]
 
 
+class Slot(Protocol):
+    """Room for one part in window and rate; must be used or given back."""
+
+    async def submit(self, part: Part) -> Accepted:
+        """Writes the part at once, and waits for the answer.
+
+        Raises NotTakenError, RefusedError, and UnansweredError; where it is cancelled, the part counts as unanswered if
+        it was written.
+        """
+
+    def release(self) -> None:
+        """Gives the room back, unused."""
+
+
 class Gateway(Protocol):
     """A way out."""
 
@@ -90,12 +105,11 @@ class Gateway(Protocol):
     async def start(self, on_receipt: OnReceipt) -> None:
         """Begins to connect, and returns at once. Receipts are handed to `on_receipt`, on the event loop."""
 
-    async def submit(self, part: Part) -> Accepted:
-        """Submits one part; waits for room in window and rate. Many calls run at a time.
+    def take(self) -> Slot | None:
+        """Room for one part, if there is some now."""
 
-        Raises NotTakenError, RefusedError, and UnansweredError; where it is cancelled, the part counts as unanswered if
-        it was written.
-        """
+    async def room(self) -> None:
+        """Waits until `take` may give something. Raises NotTakenError where no way out is there, or it backs off."""
 
     def status(self) -> list[dict[str, object]]:
         """Each SMSC's name, state and counts, for people and metrics."""

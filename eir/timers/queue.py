@@ -43,7 +43,7 @@ class Step(NamedTuple):
     due: int
     """When it is to be looked at again; for what is over, when it came to be."""
     receipts: tuple[str, ...] = ()
-    """Names by which `by_receipt` finds it from now on."""
+    """Names by which `by_receipts` finds it from now on."""
 
 
 class Queue(Protocol):
@@ -61,8 +61,8 @@ class Queue(Protocol):
     async def put(self, messages: Sequence[Message]) -> int:
         """Puts messages that follow from no change, to devices that the store has; how many were not there before."""
 
-    async def by_receipt(self, name: str) -> MessageKey | None:
-        """The message that a receipt names; once: the name is forgotten."""
+    async def by_receipts(self, names: Collection[str]) -> dict[str, MessageKey]:
+        """The messages that receipts name, as far as they are known; once: the names are forgotten."""
 
     async def allow(self, day: int, imsis: Sequence[str], most: int) -> list[bool]:
         """Counts a message to each of these subscribers on a day, and says for which there were not `most` before."""

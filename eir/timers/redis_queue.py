@@ -146,11 +146,15 @@ class RedisQueue:
         shares = _by_shard(messages, lambda message: shard_of(message.imei))
         return sum(await self._nodes.run([(shard, call(shard, share)) for shard, share in shares]))
 
-    async def by_receipt(self, name: str) -> MessageKey | None:
-        """The message that a receipt names, once. Raises StoreError."""
-        shard = _shard_of_name(name)
-        [field] = await self._nodes.run([(shard, ("GETDEL", self._receipt(shard, name)))])
-        return None if field is None else layout.message_key_of(field)
+    async def by_receipts(self, names: Collection[str]) -> dict[str, MessageKey]:
+        """The messages that receipts name, once. Raises StoreError."""
+        shards = [(_shard_of_name(name), name) for name in names]
+        fields = await self._nodes.run([(shard, ("GETDEL", self._receipt(shard, name))) for shard, name in shards])
+        return {
+            name: layout.message_key_of(field)
+            for (_, name), field in zip(shards, fields, strict=True)
+            if field is not None
+        }
 
     async def allow(self, day: int, imsis: Sequence[str], most: int) -> list[bool]:
         """Counts a message to each subscriber, where there were not too many on that day. Raises StoreError."""

@@ -120,17 +120,19 @@ class SqliteQueue:
 
         return await self._store.run(work)
 
-    async def by_receipt(self, name: str) -> MessageKey | None:
-        """The message that a receipt names, once. Raises StoreError."""
+    async def by_receipts(self, names: Collection[str]) -> dict[str, MessageKey]:
+        """The messages that receipts name, once. Raises StoreError."""
+        query = "SELECT kind, imei, imsi, mark FROM receipts JOIN devices ON devices.n = device WHERE name = ?"
 
-        def work() -> MessageKey | None:
-            query = "SELECT kind, imei, imsi, mark FROM receipts JOIN devices ON devices.n = device WHERE name = ?"
+        def work() -> dict[str, MessageKey]:
+            found: dict[str, MessageKey] = {}
             with self._store.transaction() as connection:
-                found = connection.execute(query, (name,)).fetchone()
-                if found is None:
-                    return None
-                connection.execute("DELETE FROM receipts WHERE name = ?", (name,))
-                return KINDS[found[0]], found[1], found[2], found[3]
+                for name in names:
+                    for kind, imei, imsi, mark in connection.execute(query, (name,)).fetchall():
+                        found[name] = KINDS[kind], imei, imsi, mark
+                        connection.execute("DELETE FROM receipts WHERE name = ?", (name,))
+            self._store.wrote(len(found))
+            return found
 
         return await self._store.run(work)
 

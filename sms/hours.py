@@ -1,0 +1,37 @@
+"""Times of the day: quiet hours, and the window of reminders. Pure."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, time
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+
+def parse_time(text: str) -> time:
+    """"HH:MM" as a time of the day. Raises ValueError."""
+    hours, separator, minutes = text.partition(":")
+    if not separator or len(hours) != 2 or len(minutes) != 2 or not (hours + minutes).isdecimal():
+        raise ValueError(f"{text!r} is no time of the day: HH:MM")
+    return time(int(hours), int(minutes))
+
+
+def at(day: date, hour: time, zone: ZoneInfo) -> int:
+    """A time of a local day, Unix time."""
+    return int(datetime.combine(day, hour, zone).timestamp())
+
+
+class Hours(NamedTuple):
+    """From a time of the day until another, which may be that of the next day; none where they are the same."""
+
+    begin: time
+    end: time
+
+    def contain_any(self, first: time, last: time) -> bool:
+        """Whether some moment from `first` to `last`, of the same day, is within."""
+        return self.contain(first) or (self.begin != self.end and first <= self.begin < last)
+
+    def contain(self, now: time) -> bool:
+        """Whether a time of the day is within."""
+        if self.begin <= self.end:
+            return self.begin <= now < self.end
+        return now >= self.begin or now < self.end

@@ -1,0 +1,647 @@
+"""The outbox: sends what waits in the store, each message once, whatever crashes.
+
+Before a part is submitted the store says so, and after its answer what came of it: a crash in between leaves a part of
+which nobody knows whether it went, and that is not sent again (or is, as set), and counted. One node of a store sends,
+by lease; where two believe that they do, the steps that the store takes decide for each message.
+
+Runs as a task of the node's event loop, beside everything else. The store may come and go: what is to be written waits
+for it, and nothing new is begun meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, time as time_of_day, timedelta
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from msgspec import structs
+
+from eir.log import Log
+from eir.subscribers.directory import Directory, DirectoryError
+from eir.timers.grey import Rules
+from eir.timers.queue import Outgoing, Place, Step
+from eir.timers.store import Message, MessageKey, Store, StoreError
+from sms import progress as progresses
+from sms.gateway import Gateway, NotTakenError, Part, Receipt, RefusedError, Slot, UnansweredError
+from sms import hours
+from sms.hours import Hours
+from sms.progress import PartProgress, Progress
+from sms.segment import Concatenation, segment
+from sms.templates import Templates
+from sms.wording import Say, Verdict, Wait, day_of, wording
+
+_LEASE: Final = 15.0
+"""Seconds after which another node takes over."""
+_ABANDONED: Final = 120
+"""Seconds without a step after which a message is not being sent any more by whoever was."""
+_LOOK: Final = 1.0
+"""Seconds between two looks at what holds for all messages."""
+_IDLE: Final = 0.5
+_RETRY: Final = 1.0
+_EARLY: Final = 30.0
+"""Seconds that a receipt waits for the step that brings its name into the store."""
+_REMEMBERED: Final = 100_000
+"""Messages whose last step is remembered, should the store forget it."""
+_FORGET_EVERY: Final = 60.0
+_FORGOTTEN: Final = 2000
+_PATIENCE: Final = 10.0
+"""Seconds that parts which were submitted have to be answered when the node stops."""
+
+PAUSED: Final = "sms-paused"
+"""The setting in the store that is there, and not empty, while no node is to send."""
+
+Key: TypeAlias = MessageKey
+log = Log(__name__)
+
+
+class OutboxSettings(NamedTuple):
+    """How messages are sent; times of the day are local, spans in seconds."""
+
+    concatenation: Concatenation = "udh8"
+    in_flight: int = 100
+    """Messages under way at once."""
+    quiet: Hours = Hours(time_of_day(22), time_of_day(8))
+    late_until: time_of_day = time_of_day(18)
+    """After that a day's reminders are not sent any more."""
+    daily_cap: int = 10
+    """Messages to one subscriber a day; 0: as many as there are."""
+    validity: int = 3 * 86400
+    unanswered: Literal["skip", "again"] = "skip"
+    kept: int = 7 * 86400
+    """How long it is known what became of a message."""
+    stop_list: frozenset[str] = frozenset()
+    """Numbers and IMSIs that are sent nothing."""
+
+
+@dataclass(slots=True)
+class OutboxState:
+    """What the outbox tells of itself, since start."""
+
+    leading: bool = False
+    stopped: str = ""
+    """Why nothing is begun; empty: it is."""
+    outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Messages by kind, state and reason."""
+    parts: Counter[str] = field(default_factory=Counter)
+    """Parts by what came of them."""
+    receipts_unknown: int = 0
+    oldest: int = 0
+    """When the oldest message that is due was to go out, Unix time; 0: none is due."""
+    active: int = 0
+    error: str = ""
+
+
+class _Written(NamedTuple):
+    step: Step
+    done: asyncio.Future[bool]
+
+
+@dataclass(slots=True, eq=False)
+class _Active:
+    """A message that is being sent by this process."""
+
+    message: Message
+    progress: Progress
+    stored: bytes
+    """What the store has of it."""
+    receipts: list[Receipt] = field(default_factory=list)
+
+
+class Outbox:
+    """The outbox of one node.
+
+    `stopped` says why no message may be begun now (no lists, breaker, pause), or is empty. `now` gives Unix time.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        gateway: Gateway,
+        directory: Directory,
+        templates: Templates,
+        settings: OutboxSettings,
+        name: str,
+        *,
+        rules: Callable[[], Rules],
+        verdict: Verdict,
+        stopped: Callable[[], str],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.state = OutboxState()
+        self.templates = templates
+        self._store = store
+        self._gateway = gateway
+        self._directory = directory
+        self._settings = settings
+        self._name = name
+        # Tells this process from the one before, whose messages it takes over at once.
+        self._sender = f"{name}#{secrets.token_hex(4)}"
+        self._rules = rules
+        self._verdict = verdict
+        self._stopped = stopped
+        self._now = now
+        self._concatenation: Concatenation = "payload" if gateway.whole else settings.concatenation
+        self._active: dict[Key, _Active] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._steps: deque[_Written] = deque()
+        self._written = asyncio.Event()
+        self._receipts: deque[tuple[Receipt, float]] = deque()
+        self._received = asyncio.Event()
+        self._known_receipts: dict[Key, list[Receipt]] = {}
+        """Those whose message is known, and that are still to be written."""
+        self._remembered: OrderedDict[Key, bytes] = OrderedDict()
+        self._looked = 0.0
+        self._ending = False
+        self._hold_until = 0.0
+
+    async def run(self) -> None:
+        """Sends until cancelled; then lets what is under way be answered. Does not raise but for that."""
+        await self._gateway.start(self._on_receipt)
+        work = [asyncio.create_task(one()) for one in (self._write, self._receive, self._forget)]
+        try:
+            while True:
+                try:
+                    begun = await self._turn()
+                    self.state.error = ""
+                except (StoreError, DirectoryError) as error:
+                    self.state.error, begun = str(error), 0
+                await asyncio.sleep(0 if begun else _IDLE)
+        finally:
+            self._ending = True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    while self._tasks:
+                        await asyncio.wait(self._tasks)
+            await self._gateway.close()
+            for task in [*self._tasks, *work]:
+                task.cancel()
+            await asyncio.gather(*self._tasks, *work, return_exceptions=True)
+            self.state.leading = False
+
+    # --- what is begun -----------------------------------------------------------------------------------------------
+
+    async def _turn(self) -> int:
+        """Begins what is due and has room; how many it was. Raises StoreError and DirectoryError."""
+        self.state.active = len(self._active)
+        now = int(self._now())
+        if time.monotonic() >= self._looked + _LOOK:
+            await self._look(now)
+            self._looked = time.monotonic()
+        if not self.state.leading or self.state.stopped or self._now() < self._hold_until:
+            return 0
+        slots = await self._slots()
+        try:
+            due = await self._store.queue.due("waiting", now, len(slots) + len(self._active)) if slots else []
+            due = [one for one in due if one.message.key not in self._active][: len(slots)]
+            begun = await self._begin(due, now)
+            for active, slot in zip(begun, slots, strict=False):
+                self._spawn(active, slot)
+            del slots[: len(begun)]
+            return len(due)
+        finally:
+            for slot in slots:
+                slot.release()
+
+    async def _look(self, now: int) -> None:
+        """Whether this node sends, and whether it may. Raises StoreError."""
+        leading = await self._store.lease("sms", self._sender, _LEASE)
+        if leading != self.state.leading:
+            log.info("this node sends messages" if leading else "another node sends messages")
+            self.state.leading = leading
+        if not leading:
+            return
+        await self._take_over(now)
+        self.state.stopped = self._stopped()
+        if not self.state.stopped and await self._store.setting(PAUSED):
+            self.state.stopped = "paused"
+        if not self.state.stopped and self._settings.quiet.contain(self._local(now).time()):
+            self.state.stopped = "quiet hours"
+        oldest = await self._store.queue.due("waiting", now, 1)
+        self.state.oldest = oldest[0].due if oldest else 0
+
+    def _local(self, now: float) -> datetime:
+        return datetime.fromtimestamp(now, self._rules().zone)
+
+    async def _slots(self) -> list[Slot]:
+        """Room for messages to begin; waits a moment for the first."""
+        most = self._settings.in_flight - len(self._active)
+        if most <= 0:
+            return []
+        try:
+            async with asyncio.timeout(_IDLE):
+                await self._gateway.room()
+        except TimeoutError:
+            return []
+        except NotTakenError as error:
+            self._hold(error)
+            return []
+        slots: list[Slot] = []
+        while len(slots) < most and (slot := self._gateway.take()) is not None:
+            slots.append(slot)
+        return slots
+
+    def _hold(self, error: NotTakenError) -> None:
+        self.state.parts["not-taken"] += 1
+        self._hold_until = self._now() + min(max(error.after, 0.1), 60.0)
+
+    async def _begin(self, due: Sequence[Outgoing], now: int) -> list[_Active]:
+        """Decides about messages and claims those that are to be said. Raises StoreError and DirectoryError."""
+        found: list[tuple[Outgoing, Progress]] = []
+        fresh: list[Outgoing] = []
+        for one in due:
+            known = progresses.decode(self._remembered.get(one.message.key, b""))
+            present = progresses.decode(one.progress)
+            if known is not None and known.place != "waiting":
+                # The store has lost steps, and says that this one still waits.
+                found.append((one, self._resumed(known, now) if known.state == "sent" else known))
+            elif one.message.at + self._validity(one.message) <= now:
+                found.append((one, self._expired(present, now)))
+            elif present is not None and present.begun:
+                found.append((one, structs.replace(present, state="sent", at=now, sender=self._sender)))
+            else:
+                fresh.append(one)
+        found += await self._decide(fresh, now)
+        steps: list[Step] = []
+        active: list[_Active] = []
+        for one, progress in found:
+            if progress.state == "sent" and (number := progress.next_part) is not None:
+                progress = progresses.with_part(progress, number, "sent")
+            step = self._step(one.message, "waiting", one.progress, progress, now)
+            steps.append(step)
+            active.append(_Active(one.message, progress, step.after))
+        refused = await self._store.queue.step(steps) if steps else frozenset()
+        begun: list[_Active] = []
+        for (one, _), of, step in zip(found, active, steps, strict=True):
+            if step.key in refused:
+                continue
+            self._remember(step)
+            if of.progress.state == "sent":
+                begun.append(of)
+            elif of.progress.place == "over":
+                self._count(one.message, of.progress)
+        return begun
+
+    def _validity(self, message: Message) -> int:
+        """Seconds after it was due at which a message is no longer worth sending."""
+        if message.kind != "reminder":
+            return self._settings.validity
+        try:
+            return hours.at(day_of(message.mark), self._settings.late_until, self._rules().zone) - message.at
+        except ValueError:
+            return 0
+
+    def _expired(self, known: Progress | None, now: int) -> Progress:
+        if known is None:
+            return Progress("expired", now, reason="too-late")
+        return progresses.abandoned(known, "expired", known.reason or "too-late", now)
+
+    async def _decide(self, fresh: Sequence[Outgoing], now: int) -> list[tuple[Outgoing, Progress]]:
+        """What is to become of messages that nobody has begun. Raises StoreError and DirectoryError."""
+        if not fresh:
+            return []
+        devices = await self._store.load({one.message.imei for one in fresh})
+        subscribers = await self._directory.find({one.message.imsi for one in fresh})
+        rules = self._rules()
+        decided: list[tuple[Outgoing, Progress]] = []
+        saying: list[tuple[Outgoing, Say]] = []
+        for one in fresh:
+            message = one.message
+            stored = devices.get(message.imei)
+            known = subscribers.get(message.imsi)
+            device = stored.device if stored is not None else None
+            said = wording(message, device, known, self._verdict, rules, self.templates, now)
+            if isinstance(said, Say) and not self._settings.stop_list.isdisjoint((said.to, message.imsi)):
+                decided.append((one, Progress("cancelled", now, reason="stop-list")))
+            elif isinstance(said, Say):
+                saying.append((one, said))
+            elif isinstance(said, Wait):
+                decided.append((one, self._later(one, now, said.seconds, said.reason)))
+            else:
+                decided.append((one, Progress("cancelled", now, reason=said.reason)))
+        day = self._local(now).date()
+        allowed = [True] * len(saying)
+        if self._settings.daily_cap and saying:
+            imsis = [one.message.imsi for one, _ in saying]
+            allowed = await self._store.queue.allow(day.toordinal(), imsis, self._settings.daily_cap)
+        for (one, said), may in zip(saying, allowed, strict=True):
+            if may:
+                decided.append((one, self._sent(one, said, now)))
+            elif one.message.kind == "reminder":
+                decided.append((one, Progress("cancelled", now, reason="daily-cap")))
+            else:
+                tomorrow = hours.at(day + timedelta(days=1), time_of_day(), rules.zone)
+                decided.append((one, self._later(one, now, tomorrow - now, "daily-cap")))
+        return decided
+
+    def _later(self, one: Outgoing, now: int, seconds: int, reason: str) -> Progress:
+        known = progresses.decode(one.progress)
+        # `at` is when it is to be looked at again.
+        return Progress("queued", now + seconds, reason=reason, tries=(known.tries if known is not None else 0) + 1)
+
+    def _sent(self, one: Outgoing, said: Say, now: int) -> Progress:
+        known = progresses.decode(one.progress)
+        reference = known.reference if known is not None and known.reference else secrets.randbelow(0xFFFF) + 1
+        tries = known.tries if known is not None else 0
+        made = Progress("sent", now, self._sender, reference=reference, to=said.to, texts=said.texts, tries=tries)
+        return structs.replace(made, parts=(PartProgress(),) * len(self._parts(made)))
+
+    def _parts(self, progress: Progress) -> list[Part]:
+        """All parts of a message, cut as the way out wants them."""
+        parts: list[Part] = []
+        for number, text in enumerate(progress.texts):
+            cut = segment(text, concatenation=self._concatenation)
+            reference = (progress.reference + number) & 0xFFFF
+            weight = cut.weight if len(cut.parts) == 1 else 1
+            parts += [
+                Part(progress.to, part, cut.coding, octets, reference, at, len(cut.parts), weight)
+                for at, (part, octets) in enumerate(zip(cut.parts, cut.octets, strict=True), 1)
+            ]
+        return parts
+
+    # --- what is under way -------------------------------------------------------------------------------------------
+
+    def _spawn(self, active: _Active, slot: Slot | None) -> None:
+        self._active[active.message.key] = active
+        task = asyncio.create_task(self._send(active, slot))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, active: _Active, slot: Slot | None) -> None:
+        """Submits the parts of a claimed message, of which the store says which one is being submitted."""
+        try:
+            parts = self._parts(active.progress)
+            if len(parts) != len(active.progress.parts):
+                # Texts are cut otherwise than when the message was begun: the parts would not fit together.
+                await self._take(active, progresses.abandoned(active.progress, "failed", "cut-otherwise", self._at()))
+                return
+            while slot is not None:
+                number = next(n for n, part in enumerate(active.progress.parts) if part.state == "sent")
+                after, wait = await self._submit(active, number, parts[number], slot)
+                slot = None
+                if after.state == "sent" and not self._ending:
+                    slot = await self._next_slot()
+                    if slot is not None:
+                        following = after.next_part
+                        assert following is not None
+                        after = progresses.with_part(structs.replace(after, at=self._at()), following, "sent")
+                if after.state == "sent" and slot is None:
+                    after = structs.replace(after, state="queued", at=self._at() + wait)
+                if not await self._take(active, after) and slot is not None:
+                    slot.release()
+                    return
+        finally:
+            self._active.pop(active.message.key, None)
+            if active.receipts:
+                self._known_receipts.setdefault(active.message.key, []).extend(active.receipts)
+            if active.message.key in self._known_receipts:
+                self._received.set()
+
+    async def _submit(self, active: _Active, number: int, part: Part, slot: Slot) -> tuple[Progress, int]:
+        """Submits a part; the message as it stands then, and how many seconds to wait where it was not taken."""
+        progress = active.progress
+        outcome = "accepted"
+        wait = 0
+        try:
+            accepted = await slot.submit(part)
+            name = f"{accepted.smsc} {accepted.message_id}" if accepted.message_id else ""
+            progress = progresses.with_part(progress, number, "accepted", name)
+        except NotTakenError as error:
+            self._hold(error)
+            wait = max(1, int(error.after))
+            return structs.replace(progresses.with_part(progress, number, ""), state="queued", at=self._at() + wait), 0
+        except RefusedError as error:
+            outcome = "refused"
+            progress = progresses.with_part(progress, number, "failed")
+            after = progresses.abandoned(progress, "failed", f"{error.smsc}:{error.reason}", self._at())
+            self.state.parts[outcome] += 1
+            return after, 0
+        except UnansweredError:
+            outcome = "unanswered"
+            again = self._settings.unanswered == "again"
+            progress = progresses.with_part(progress, number, "" if again else "unanswered")
+            wait = 1 if again else 0
+        self.state.parts[outcome] += 1
+        if progress.next_part is None:
+            progress = progresses.submitted(progress, self._at())
+        return progress, wait
+
+    async def _next_slot(self) -> Slot | None:
+        """Room for the next part; None where there is none for some time."""
+        while not self._ending:
+            if (slot := self._gateway.take()) is not None:
+                return slot
+            try:
+                await self._gateway.room()
+            except NotTakenError as error:
+                self._hold(error)
+                return None
+        return None
+
+    async def _take(self, active: _Active, progress: Progress) -> bool:
+        """Writes what has become of a message; False where somebody else has it now."""
+        if active.receipts:
+            receipts, active.receipts = active.receipts, []
+            progress = progresses.received(progress, receipts, map(_name, receipts), self._at())
+        names = [part.name for part in progress.parts if part.name]
+        step = self._step(active.message, "sending", active.stored, progress, self._at(), names[-1:])
+        if not await self._written_down(step):
+            anew = await self._lost(active)
+            if anew is None or not await self._written_down(
+                self._step(active.message, anew[0], anew[1], progress, self._at(), names[-1:])
+            ):
+                self.state.parts["taken-over"] += 1
+                return False
+        self._remember(step)
+        active.progress, active.stored = progress, step.after
+        if progress.place == "over":
+            self._count(active.message, progress)
+        return True
+
+    async def _lost(self, active: _Active) -> tuple[Place, bytes] | None:
+        """Where a message is whose step was refused, if the store has lost earlier ones; None: another has it now."""
+        while True:
+            try:
+                found = (await self._store.queue.find([active.message.key])).get(active.message.key)
+                break
+            except StoreError as error:
+                self.state.error = str(error)
+                await asyncio.sleep(_RETRY)
+        if found is None:
+            return None
+        known = progresses.decode(found.progress)
+        if known is None:
+            return ("waiting", b"") if not found.progress else None
+        return (known.place, found.progress) if known.sender == self._sender else None
+
+    async def _written_down(self, step: Step) -> bool:
+        """Whether the store has taken a step; waits for the store."""
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._steps.append(_Written(step, done))
+        self._written.set()
+        return await done
+
+    def _step(
+        self, message: Message, come_from: Place, before: bytes, progress: Progress, now: int, names: Sequence[str] = ()
+    ) -> Step:
+        due = progress.at if progress.place == "waiting" else now
+        return Step(message.key, come_from, before, progress.place, progresses.encode(progress), due, tuple(names))
+
+    def _at(self) -> int:
+        return int(self._now())
+
+    def _remember(self, step: Step) -> None:
+        self._remembered[step.key] = step.after
+        self._remembered.move_to_end(step.key)
+        if len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def _count(self, message: Message, progress: Progress) -> None:
+        self.state.outcomes[message.kind, progress.state, progress.reason] += 1
+
+    async def _write(self) -> None:
+        """Writes the steps of all messages under way, those that have come together at a time."""
+        while True:
+            await self._written.wait()
+            self._written.clear()
+            batch = list(self._steps)
+            self._steps.clear()
+            refused: frozenset[Key] = frozenset()
+            while batch:
+                try:
+                    refused = await self._store.queue.step([written.step for written in batch])
+                    break
+                except StoreError as error:
+                    # What was submitted stays known here until the store is there again: a step may be repeated.
+                    self.state.error = str(error)
+                    await asyncio.sleep(_RETRY)
+            for step, done in batch:
+                if not done.done():
+                    done.set_result(step.key not in refused)
+
+    async def _take_over(self, now: int) -> None:
+        """Goes on with what a process that is no more was sending. Raises StoreError."""
+        abandoned = await self._store.queue.due("sending", now, self._settings.in_flight + len(self._active))
+        steps: list[Step] = []
+        taken: list[tuple[Message, Progress, int]] = []
+        for one in abandoned:
+            known = progresses.decode(one.progress)
+            if one.message.key in self._active:
+                continue
+            own_before = known is not None and known.sender.rpartition("#")[0] == self._name
+            if one.due > now - _ABANDONED and not own_before:
+                continue
+            if known is None:
+                after = Progress("failed", now, reason="not-understood")
+            else:
+                after = self._resumed(known, now)
+            steps.append(self._step(one.message, "sending", one.progress, after, now))
+            lost = sum(part.state == "sent" for part in known.parts) if known is not None else 0
+            taken.append((one.message, after, lost))
+        if not steps:
+            return
+        refused = await self._store.queue.step(steps)
+        for step, (message, after, lost) in zip(steps, taken, strict=True):
+            if step.key not in refused:
+                self._remember(step)
+                self.state.parts["unanswered"] += lost
+                if after.place == "over":
+                    self._count(message, after)
+
+    def _resumed(self, known: Progress, now: int) -> Progress:
+        """What becomes of a message that was being sent when its sender ended: it waits, for the parts that are left."""
+        state: progresses.PartState = "" if self._settings.unanswered == "again" else "unanswered"
+        parts = tuple(PartProgress(state) if part.state == "sent" else part for part in known.parts)
+        known = structs.replace(known, parts=parts, state="queued", at=now, sender="")
+        return known if known.next_part is not None else progresses.submitted(known, now)
+
+    # --- what comes back ---------------------------------------------------------------------------------------------
+
+    def _on_receipt(self, receipt: Receipt) -> None:
+        self._receipts.append((receipt, time.monotonic() + _EARLY))
+        self._received.set()
+
+    async def _receive(self) -> None:
+        """Brings receipts to their messages."""
+        while True:
+            await self._received.wait()
+            self._received.clear()
+            batch = [self._receipts.popleft() for _ in range(min(len(self._receipts), 1000))]
+            try:
+                unknown = await self._find_messages(batch)
+                await self._put_receipts()
+            except StoreError as error:
+                self.state.error = str(error)
+                unknown = batch
+            now = time.monotonic()
+            waiting = [one for one in unknown if one[1] > now]
+            self.state.receipts_unknown += len(unknown) - len(waiting)
+            self._receipts.extend(waiting)
+            if waiting or self._known_receipts:
+                await asyncio.sleep(_RETRY)
+            if self._receipts or self._known_receipts:
+                self._received.set()
+
+    async def _find_messages(self, batch: Sequence[tuple[Receipt, float]]) -> list[tuple[Receipt, float]]:
+        """Finds what receipts are about; returns those of which it is not known, or not yet. Raises StoreError."""
+        keys = await self._store.queue.by_receipts({_name(receipt) for receipt, _ in batch})
+        unknown: list[tuple[Receipt, float]] = []
+        for receipt, until in batch:
+            key = keys.get(_name(receipt))
+            if key is None:
+                unknown.append((receipt, until))
+            elif (active := self._active.get(key)) is not None:
+                active.receipts.append(receipt)
+            else:
+                self._known_receipts.setdefault(key, []).append(receipt)
+        return unknown
+
+    async def _put_receipts(self) -> None:
+        """Writes receipts whose message is known; those of messages under way wait for these. Raises StoreError."""
+        by_key = {key: receipts for key, receipts in self._known_receipts.items() if key not in self._active}
+        if not by_key:
+            return
+        found = await self._store.queue.find(by_key.keys())
+        now = self._at()
+        steps: list[Step] = []
+        after: dict[Key, tuple[Message, Progress, Progress]] = {}
+        for key, one in found.items():
+            before = progresses.decode(one.progress)
+            if before is not None:
+                progress = progresses.received(before, by_key[key], map(_name, by_key[key]), now)
+                if progress != before:
+                    steps.append(self._step(one.message, before.place, one.progress, progress, one.due))
+                    after[key] = one.message, before, progress
+        refused = await self._store.queue.step(steps) if steps else frozenset()
+        for step in steps:
+            if step.key not in refused:
+                self._remember(step)
+                message, before, progress = after[step.key]
+                if progress.state != before.state:
+                    self._count(message, progress)
+        for key, receipts in by_key.items():
+            if key not in refused:
+                # What has come meanwhile stays.
+                left = self._known_receipts[key][len(receipts) :]
+                if left:
+                    self._known_receipts[key] = left
+                else:
+                    del self._known_receipts[key]
+
+    async def _forget(self) -> None:
+        """Lets go, on the node that sends, of what was over long ago."""
+        while True:
+            await asyncio.sleep(_FORGET_EVERY)
+            with suppress(StoreError):
+                while self.state.leading:
+                    if await self._store.queue.forget(self._at() - self._settings.kept, _FORGOTTEN) < _FORGOTTEN // 2:
+                        break
+
+
+def _name(receipt: Receipt) -> str:
+    return f"{receipt.smsc} {receipt.message_id}"

@@ -1,0 +1,100 @@
+"""From the configuration to texts, times and ways out. Reads the files that it names.
+
+Called by `app` when a node starts and by `cli` when a configuration is checked. What is wrong is an error that names
+the key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from msgspec import structs
+
+from eir.config import Config, ConfigError, Country
+from sms.gateway import Gateway
+from sms.hours import Hours, parse_time
+from sms.outbox import OutboxSettings
+from sms.reminders import ReminderSettings
+from sms.settings import FileSettings
+from sms.templates import TemplateError, Templates
+
+
+class Setup(NamedTuple):
+    """What the node's outbox and reminders are made with."""
+
+    templates: Templates
+    outbox: OutboxSettings
+    reminders: ReminderSettings
+    parts_of_a_reminder: int
+    """Short messages that a reminder takes at most."""
+    rate: float
+    """Short messages a second of the preferred way out; 0: no limit."""
+
+
+def read(path: Path, config: Config) -> Setup:
+    """What a configuration, read from `path`, says of messages. Raises ConfigError."""
+    sms = config.sms
+    texts = config.path(sms.texts) if sms.texts else path.parent / "sms" / f"{config.node.country}.toml"
+    try:
+        templates = Templates.load(texts, sms.style, sms.obligations_link)
+    except TemplateError as error:
+        raise ConfigError(str(error)) from error
+    window = ReminderSettings(*(parse_time(getattr(sms.reminders, key)) for key in ReminderSettings._fields))
+    parts = templates.most_parts("reminder", sms.concatenation)
+    rate = sms.smsc[0].rate if sms.gateway == "smpp" else sms.webhook.rate if sms.gateway == "webhook" and sms.webhook else 0.0
+    seconds = (window.end.hour - window.begin.hour) * 3600 + (window.end.minute - window.begin.minute) * 60
+    if rate and sms.reminders.devices * parts > rate * seconds:
+        raise ConfigError(
+            f"{path}: sms.reminders: {sms.reminders.devices} reminders of up to {parts} parts do not fit into "
+            f"{seconds} seconds at {rate:g} parts a second, which hold {int(rate * seconds / parts)}"
+        )
+    outbox = OutboxSettings(
+        concatenation=sms.concatenation,
+        in_flight=sms.in_flight,
+        quiet=Hours(parse_time(sms.quiet_from), parse_time(sms.quiet_to)),
+        late_until=window.late_until,
+        daily_cap=sms.daily_cap,
+        validity=sms.validity,
+        unanswered=sms.unanswered,
+        kept=sms.kept,
+        stop_list=_stop_list(config),
+    )
+    return Setup(templates, outbox, window, parts, rate)
+
+
+def gateway(config: Config) -> Gateway | None:
+    """The way out that is configured; None: there is none. What is not used is not loaded."""
+    sms = config.sms
+    if sms.gateway == "smpp":
+        from sms.smpp import SmppGateway
+
+        return SmppGateway([structs.replace(smsc, concatenation=sms.concatenation) for smsc in sms.smsc])
+    if sms.gateway == "webhook":
+        from sms.webhook import WebhookGateway
+
+        assert sms.webhook is not None
+        return WebhookGateway(sms.webhook)
+    if sms.gateway == "file":
+        from sms.file_gateway import FileGateway
+
+        return FileGateway(FileSettings(path=str(config.path(sms.file))))
+    return None
+
+
+def _stop_list(config: Config) -> frozenset[str]:
+    """Numbers and IMSIs that are sent nothing. Raises ConfigError."""
+    if not config.sms.stop_list:
+        return frozenset()
+    try:
+        lines = config.path(config.sms.stop_list).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"sms.stop_list: {getattr(error, 'strerror', None) or 'not a text'}") from None
+    stopped = set()
+    for number, line in enumerate(lines, 1):
+        entry = line.partition("#")[0].strip().removeprefix("+")
+        if entry and not (entry.isascii() and entry.isdigit() and len(entry) <= 15):
+            raise ConfigError(f"sms.stop_list: line {number} is no number")
+        if entry:
+            stopped.add(entry)
+    return frozenset(stopped)
