@@ -84,7 +84,7 @@ def segment(text: str, *, concatenation: Concatenation = "udh8", coding: CodingC
         raise ValueError(f"the text takes {len(cut)} short messages; {MOST_PARTS} can be joined")
     if concatenation == "payload":
         return Segments(used, (text,), (octets,), len(cut))
-    return Segments(used, tuple([decode(used, part) for part in cut]), tuple(cut), len(cut))
+    return Segments(used, tuple(_texts(text, used, cut)), tuple(cut), len(cut))
 
 
 def room(coding: Coding, concatenation: Concatenation, parts: int) -> int:
@@ -149,6 +149,17 @@ def _strangers(text: str) -> str:
 
 def _single_octets(coding: Coding) -> int:
     return SINGLE[coding] if coding == "gsm7" else 2 * SINGLE[coding]
+
+
+def _texts(text: str, coding: Coding, cut: list[bytes]) -> list[str]:
+    if coding == "ucs2" and max(text) > "\uffff":
+        return [part.decode("utf-16-be") for part in cut]
+    texts, start = [], 0
+    for part in cut:
+        end = start + (len(part) - part.count(b"\x1b") if coding == "gsm7" else len(part) // 2)
+        texts.append(text[start:end])
+        start = end
+    return texts
 
 
 def _cut(octets: bytes, coding: Coding, most: int) -> list[bytes]:

@@ -1,0 +1,292 @@
+"""The texts that subscribers read: a file of templates in, a text with a device's values out.
+
+`Templates.load` reads a file like `config/sms/kz.toml`, whose head says how templates are written; everything else is
+pure. What is wrong in a file is found when it is loaded: a text that was loaded can be rendered with every value known
+or unknown, and each way is whole sentences, since what may be unknown can stand only in brackets that go with it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, NamedTuple, TypeAlias, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from sms.segment import CodingChoice, Concatenation, segment
+
+Kind: TypeAlias = Literal["grey-granted", "reminder", "black-expired", "black-attempt", "verified", "status"]
+"""What happened that a subscriber is told of."""
+Answer: TypeAlias = Literal["how-to-find-imei", "how-to-verify"]
+"""What a subscriber asked."""
+Style: TypeAlias = Literal["friendly", "legal"]
+
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+ANSWERS: Final[tuple[Answer, ...]] = get_args(Answer)
+STYLES: Final[tuple[Style, ...]] = get_args(Style)
+
+_ALWAYS: Final = ("imei", "obligations_link")
+_DATED: Final[tuple[Kind, ...]] = ("grey-granted", "reminder")
+"""Kinds whose texts always have a date."""
+_PLACEHOLDERS: Final = (*_ALWAYS, "msisdn", "iin", "date")
+
+_Word = Annotated[str, Meta(min_length=1, max_length=32)]
+_Name = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}\Z")]
+
+
+class TemplateError(Exception):
+    """The texts cannot be used; the text names the file and the key."""
+
+
+class Values(NamedTuple):
+    """What is known of a device and its subscriber; the directory's entries can be anything."""
+
+    imei: str
+    """14 digits."""
+    msisdn: str = ""
+    """E.164 digits; what is not, is unknown."""
+    iin: str = ""
+    """12 digits; what is not, is unknown."""
+    date: datetime.date | None = None
+    """The last day of temporary access."""
+
+
+LONGEST: Final = Values("9" * 14, "9" * 15, "9" * 12, datetime.date(2099, 12, 31))
+"""Values whose texts are as long as any."""
+
+
+class Draft(NamedTuple):
+    """A text in use whose wording is to be confirmed."""
+
+    kind: Kind | Answer
+    language: str
+
+
+class _Language(Struct, frozen=True, forbid_unknown_fields=True):
+    iin: _Word
+
+
+class _File(Struct, frozen=True, forbid_unknown_fields=True):
+    languages: dict[_Name, _Language]
+    styles: dict[Style, dict[Kind, _Name]]
+    texts: dict[_Name, dict[str, str | tuple[str, ...]]]
+
+
+class _Group(NamedTuple):
+    """Literals and names of placeholders by turns, a literal first and last; all of it or nothing, where optional."""
+
+    pieces: tuple[str, ...]
+    optional: bool
+
+
+_Template: TypeAlias = tuple[_Group, ...]
+
+
+class Templates(Struct, frozen=True):
+    """The texts of one style, checked."""
+
+    style: Style
+    languages: tuple[str, ...]
+    drafts: tuple[Draft, ...]
+    """The texts of this style and these languages whose wording is to be confirmed."""
+    _texts: Mapping[tuple[str, str], _Template]
+    _iin: Mapping[str, str]
+
+    @classmethod
+    def load(
+        cls, path: Path, style: Style, obligations_link: str = "", languages: Iterable[str] = ("kk", "ru")
+    ) -> Templates:
+        """Reads and checks a file of texts. Raises TemplateError."""
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise TemplateError(f"{path}: {error.strerror}") from error
+        return cls.parse(content, str(path), style, obligations_link, languages)
+
+    @classmethod
+    def parse(
+        cls,
+        content: bytes,
+        name: str,
+        style: Style,
+        obligations_link: str = "",
+        languages: Iterable[str] = ("kk", "ru"),
+    ) -> Templates:
+        """Checks what a file of this name holds. Raises TemplateError."""
+        try:
+            return _checked(_model(content), style, obligations_link, tuple(languages))
+        except TemplateError as error:
+            raise TemplateError(f"{name}: {error}") from None
+
+    def render(self, kind: Kind | Answer, language: str, values: Values) -> str:
+        """The text for what happened, in a language, with these values.
+
+        Raises ValueError: the IMEI is not 14 digits, or a text that always has a date gets none.
+        """
+        known = {
+            "imei": _with_check_digit(values.imei),
+            "msisdn": values.msisdn if _MSISDN.fullmatch(values.msisdn) else "",
+            "iin": f"{self._iin[language]} {values.iin}" if _IIN.fullmatch(values.iin) else "",
+            "date": f"{values.date:%d.%m.%Y}" if values.date else "",
+        }
+        text = []
+        for pieces, optional in self._texts[kind, language]:
+            found = [known[name] for name in pieces[1::2]]
+            if all(found):
+                text += [piece for pair in zip(pieces[::2], (*found, ""), strict=True) for piece in pair]
+            elif not optional:
+                raise ValueError(f"{kind} has no date")
+        return "".join(text)
+
+    def most_parts(
+        self,
+        kind: Kind | Answer,
+        languages: Iterable[str],
+        concatenation: Concatenation = "udh8",
+        coding: CodingChoice = "auto",
+    ) -> int:
+        """Short messages that a text takes at most, in any of these languages. Raises ValueError as `segment` does."""
+        texts = (self.render(kind, language, LONGEST) for language in languages)
+        return max(segment(text, concatenation=concatenation, coding=coding).weight for text in texts)
+
+
+_MSISDN: Final = re.compile("[0-9]{1,15}")
+_IIN: Final = re.compile("[0-9]{12}")
+_IMEI: Final = re.compile("[0-9]{14}")
+_DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+"""The sum of the digits of a digit's double (3GPP TS 23.003 annex B)."""
+
+
+def _with_check_digit(imei: str) -> str:
+    # The error does not repeat what was given: it may be a subscriber's number in the wrong place.
+    if not _IMEI.fullmatch(imei):
+        raise ValueError("an IMEI has 14 digits without its check digit")
+    total = sum(map(int, imei[::2])) + sum(_DOUBLED[int(digit)] for digit in imei[1::2])
+    return f"{imei}{-total % 10}"
+
+
+def _model(content: bytes) -> _File:
+    try:
+        return msgspec.convert(tomllib.loads(content.decode()), _File)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise TemplateError(str(error)) from None
+    except msgspec.ValidationError as error:
+        what, _, key = str(error).partition(" - at `")
+        unknown = re.fullmatch(r"Object contains unknown field `(.+)`", what, re.DOTALL)
+        where = key.rstrip("`").removeprefix("$").lstrip(".")
+        if unknown:
+            where, what = ".".join(filter(None, (where, unknown[1]))), "unknown key"
+        raise TemplateError(f"{where or 'top level'}: {what}") from None
+
+
+def _checked(file: _File, style: Style, link: str, languages: tuple[str, ...]) -> Templates:
+    if style not in file.styles:
+        raise TemplateError(f"styles.{style}: missing")
+    if link and not re.fullmatch("[!-~]+", link):
+        raise TemplateError("obligations_link: not printable ASCII without spaces")
+    for language in languages:
+        if language not in file.languages:
+            raise TemplateError(f"languages.{language}: missing")
+    used: dict[Kind | Answer, str] = {kind: file.styles[style].get(kind, kind) for kind in KINDS}
+    used |= {answer: answer for answer in ANSWERS}
+    for named in file.styles.values():
+        for kind, name in named.items():
+            if name not in file.texts:
+                raise TemplateError(f"styles.*.{kind}: there is no text {name}")
+    parsed = {
+        (name, language): _parse(f"texts.{name}.{language}", text)
+        for name, table in file.texts.items()
+        for language, text in _entries(file, name, table).items()
+    }
+    texts, drafts = {}, []
+    for kind, name in used.items():
+        if name not in file.texts:
+            raise TemplateError(f"texts.{name}: missing")
+        for language in languages:
+            if (name, language) not in parsed:
+                raise TemplateError(f"texts.{name}.{language}: missing")
+            texts[kind, language] = _filled(f"texts.{name}.{language}", kind, parsed[name, language], link)
+            if language in file.texts[name].get("drafts", ()):
+                drafts.append(Draft(kind, language))
+    iin = {language: file.languages[language].iin for language in languages}
+    templates = Templates(style, languages, tuple(drafts), texts, iin)
+    for kind, language in texts:
+        try:
+            templates.most_parts(kind, (language,))
+        except ValueError as error:
+            raise TemplateError(f"texts.{used[kind]}.{language}: {error}") from None
+    return templates
+
+
+def _entries(file: _File, name: str, table: Mapping[str, str | tuple[str, ...]]) -> dict[str, str]:
+    """A text's wordings by language."""
+    wordings = {}
+    for key, value in table.items():
+        if key == "drafts" and isinstance(value, tuple):
+            for language in value:
+                if language not in table or language == "drafts":
+                    raise TemplateError(f"texts.{name}.drafts: there is no wording in {language}")
+        elif key not in file.languages:
+            raise TemplateError(f"texts.{name}.{key}: unknown key")
+        elif not isinstance(value, str):
+            raise TemplateError(f"texts.{name}.{key}: not a text")
+        else:
+            wordings[key] = value
+    return wordings
+
+
+_TOKEN: Final = re.compile(r"(?P<escaped>\{\{|\}\}|\[\[|\]\])|\{(?P<name>[^{}]*)\}|(?P<bracket>[\[\]{}])|[^\[\]{}]+")
+
+
+def _parse(key: str, text: str) -> _Template:
+    """The groups of a template. Raises TemplateError."""
+    if not text.strip():
+        raise TemplateError(f"{key}: empty")
+    for character in text:
+        if ord(character) < 0x20 and character != "\n" or 0x7F <= ord(character) < 0xA0:
+            raise TemplateError(f"{key}: holds a control character, U+{ord(character):04X}")
+    groups, pieces, inside = [], [""], False
+    for token in _TOKEN.finditer(text):
+        if (bracket := token["bracket"]) is None:
+            if (name := token["name"]) is None:
+                pieces[-1] += token[0][0] if token["escaped"] else token[0]
+            elif name in _PLACEHOLDERS:
+                pieces += (name, "")
+            else:
+                raise TemplateError(f"{key}: unknown placeholder {{{name}}}")
+            continue
+        if bracket in "{}" or (bracket == "[") == inside:
+            raise TemplateError(f"{key}: {bracket} at character {token.start() + 1} has no counterpart, or is nested")
+        if inside and all(name in _ALWAYS for name in pieces[1::2]):
+            raise TemplateError(f"{key}: brackets without a placeholder that may be unknown")
+        groups.append(_Group(tuple(pieces), inside))
+        pieces, inside = [""], not inside
+    if inside:
+        raise TemplateError(f"{key}: [ has no ]")
+    return (*groups, _Group(tuple(pieces), False))
+
+
+def _filled(key: str, kind: Kind | Answer, template: _Template, link: str) -> _Template:
+    """A template for what happened, with the link in its place. Raises TemplateError."""
+    certain = (*_ALWAYS, "date") if kind in _DATED else _ALWAYS
+    groups = []
+    for pieces, optional in template:
+        for name in pieces[1::2]:
+            if not optional and name not in certain:
+                raise TemplateError(f"{key}: {{{name}}} may be unknown in {kind}, and is in no [ ]")
+            if kind in ANSWERS and name != "obligations_link":
+                raise TemplateError(f"{key}: an answer has no {{{name}}}")
+            if name == "obligations_link" and not link:
+                raise TemplateError(f"{key}: obligations_link is not configured")
+        kept = [pieces[0]]
+        for name, literal in zip(pieces[1::2], pieces[2::2], strict=True):
+            if name == "obligations_link":
+                kept[-1] += link + literal
+            else:
+                kept += (name, literal)
+        groups.append(_Group(tuple(kept), optional))
+    return tuple(groups)
