@@ -113,32 +113,32 @@ class Session(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flushing = False
-        if self._paused or self.state is not State.BOUND:
-            return
+        assert self._transport is not None
         for sequence in [number for number in self._unwritten if self._pending[number][0].cancelled()]:
             # Whoever submitted it has given up: it need not be written at all.
             del self._pending[sequence], self._unwritten[sequence]
-        if self._unwritten:
-            octets = b"".join(self._unwritten.values())
-            self._owner.counts["submitted"] += len(self._unwritten)
-            self._unwritten.clear()
-            self._write(octets)
-
-    def _write(self, octets: bytes) -> None:
-        assert self._transport is not None
-        self._transport.write(octets)
-        if self._transport.get_write_buffer_size() > _UNREAD:
-            self.drop("it does not read")
+        while self._unwritten and not self._paused and self.state is State.BOUND:
+            taken, octets = [], 0
+            for sequence, submit_sm in self._unwritten.items():
+                taken.append(sequence)
+                octets += len(submit_sm)
+                if octets >= _HELD_BACK:
+                    break
+            self._owner.counts["submitted"] += len(taken)
+            self._transport.write(b"".join(map(self._unwritten.pop, taken)))
 
     def _send(self, command: int, sequence: int, body: bytes = b"", status: int = smpp_pdu.ESME_ROK) -> None:
-        self._write(smpp_pdu.pdu(command, sequence, body, status))
+        assert self._transport is not None
+        self._transport.write(smpp_pdu.pdu(command, sequence, body, status))
+        if self._transport.get_write_buffer_size() > _UNREAD:
+            self.drop("it does not read")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Binds."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_HELD_BACK)
         self._heard = self._loop.time()
-        self._write(smpp_pdu.bind(self._kind, self._settings, self._password, self.next_sequence()))
+        self._transport.write(smpp_pdu.bind(self._kind, self._settings, self._password, self.next_sequence()))
         self._look()
 
     def data_received(self, data: bytes) -> None:
