@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eir.log import Log
-from sms.gateway import Accepted, NotTakenError, OnReceipt, Part, Receipt, UnansweredError
+from sms.gateway import Accepted, NotTakenError, OnReceipt, Part, Receipt, Slot, UnansweredError
 from sms.settings import FileSettings
+from sms.slots import Slots
 
 _MOST_AT_ONCE = 1000
 """Messages in one write."""
@@ -50,6 +51,7 @@ class FileGateway:
         self._issued = 0
         self._closing = False
         self._on_receipt: OnReceipt | None = None
+        self._slots = Slots(self._submit, _MOST_AT_ONCE)
         # Ids of two starts never meet.
         self._start = os.urandom(8).hex()
 
@@ -57,7 +59,17 @@ class FileGateway:
         """Opens nothing yet: a file that cannot be opened is a part that is not taken."""
         self._on_receipt = on_receipt
 
-    async def submit(self, part: Part) -> Accepted:
+    def take(self) -> Slot | None:
+        """A turn, if there is one now."""
+        return self._slots.take()
+
+    async def room(self) -> None:
+        """Waits until there may be a turn. Raises NotTakenError where the node is being stopped."""
+        if self._closing:
+            raise NotTakenError("closed")
+        await self._slots.room()
+
+    async def _submit(self, part: Part) -> Accepted:
         """Appends one message; many of them go to the disk together."""
         if self._closing:
             raise NotTakenError("closed")

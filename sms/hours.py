@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 
 def parse_time(text: str) -> time:
-    """"HH:MM" as a time of the day. Raises ValueError."""
+    """ "HH:MM" as a time of the day. Raises ValueError."""
     hours, separator, minutes = text.partition(":")
     if not separator or len(hours) != 2 or len(minutes) != 2 or not (hours + minutes).isdecimal():
         raise ValueError(f"{text!r} is no time of the day: HH:MM")

@@ -17,7 +17,8 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, time as time_of_day, timedelta
+from datetime import datetime, timedelta
+from datetime import time as time_of_day
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from msgspec import structs
@@ -27,9 +28,9 @@ from eir.subscribers.directory import Directory, DirectoryError
 from eir.timers.grey import Rules
 from eir.timers.queue import Outgoing, Place, Step
 from eir.timers.store import Message, MessageKey, Store, StoreError
+from sms import hours
 from sms import progress as progresses
 from sms.gateway import Gateway, NotTakenError, Part, Receipt, RefusedError, Slot, UnansweredError
-from sms import hours
 from sms.hours import Hours
 from sms.progress import PartProgress, Progress
 from sms.segment import Concatenation, segment
@@ -164,25 +165,36 @@ class Outbox:
         """Sends until cancelled; then lets what is under way be answered. Does not raise but for that."""
         await self._gateway.start(self._on_receipt)
         work = [asyncio.create_task(one()) for one in (self._write, self._receive, self._forget)]
+        turns = asyncio.create_task(self._turns())
         try:
-            while True:
-                try:
-                    begun = await self._turn()
-                    self.state.error = ""
-                except (StoreError, DirectoryError) as error:
-                    self.state.error, begun = str(error), 0
-                await asyncio.sleep(0 if begun else _IDLE)
+            await asyncio.shield(turns)
         finally:
             self._ending = True
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE):
+                    # What was claimed must also be begun, or it would count as unanswered.
+                    await turns
                     while self._tasks:
                         await asyncio.wait(self._tasks)
             await self._gateway.close()
-            for task in [*self._tasks, *work]:
+            for task in (turns, *self._tasks, *work):
                 task.cancel()
-            await asyncio.gather(*self._tasks, *work, return_exceptions=True)
-            self.state.leading = False
+            await asyncio.gather(turns, *self._tasks, *work, return_exceptions=True)
+            if self.state.leading:
+                self.state.leading = False
+                # Another node need not wait until it runs out.
+                with suppress(StoreError):
+                    await self._store.lease("sms", self._sender, 0)
+
+    async def _turns(self) -> None:
+        while not self._ending:
+            try:
+                begun = await self._turn()
+                self.state.error = ""
+            except (StoreError, DirectoryError) as error:
+                self.state.error, begun = str(error), 0
+            if not begun and not self._ending:
+                await asyncio.sleep(_IDLE)
 
     # --- what is begun -----------------------------------------------------------------------------------------------
 
@@ -536,10 +548,7 @@ class Outbox:
             own_before = known is not None and known.sender.rpartition("#")[0] == self._name
             if one.due > now - _ABANDONED and not own_before:
                 continue
-            if known is None:
-                after = Progress("failed", now, reason="not-understood")
-            else:
-                after = self._resumed(known, now)
+            after = self._resumed(known, now)
             steps.append(self._step(one.message, "sending", one.progress, after, now))
             lost = sum(part.state == "sent" for part in known.parts) if known is not None else 0
             taken.append((one.message, after, lost))
@@ -553,8 +562,10 @@ class Outbox:
                 if after.place == "over":
                     self._count(message, after)
 
-    def _resumed(self, known: Progress, now: int) -> Progress:
-        """What becomes of a message that was being sent when its sender ended: it waits, for the parts that are left."""
+    def _resumed(self, known: Progress | None, now: int) -> Progress:
+        """What becomes of a message whose sender has ended: it waits, for the parts that are left."""
+        if known is None:
+            return Progress("failed", now, reason="not-understood")
         state: progresses.PartState = "" if self._settings.unanswered == "again" else "unanswered"
         parts = tuple(PartProgress(state) if part.state == "sent" else part for part in known.parts)
         known = structs.replace(known, parts=parts, state="queued", at=now, sender="")

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, time as time_of_day
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from datetime import time as time_of_day
 from typing import Final, NamedTuple
 
 from msgspec import Struct, msgpack
@@ -64,7 +65,7 @@ class RemindersState:
     """What planning tells of itself."""
 
     leading: bool = False
-    planned: Planned = Planned()
+    planned: Planned = field(default_factory=Planned)
     error: str = ""
 
 
@@ -178,4 +179,3 @@ def _read(value: bytes | None) -> Planned:
 def whole(window: int, rate: float, devices: int, parts: int) -> float:
     """How many times the reminders of so many devices fit into a window of so many seconds; `inf` without a limit."""
     return float("inf") if not rate or not devices else rate * window / (devices * parts)
-

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from eir.config import Config, ConfigError, Country
+from eir.config import Config, ConfigError
 from sms.gateway import Gateway
 from sms.hours import Hours, parse_time
 from sms.outbox import OutboxSettings
@@ -42,7 +42,13 @@ def read(path: Path, config: Config) -> Setup:
         raise ConfigError(str(error)) from error
     window = ReminderSettings(*(parse_time(getattr(sms.reminders, key)) for key in ReminderSettings._fields))
     parts = templates.most_parts("reminder", sms.concatenation)
-    rate = sms.smsc[0].rate if sms.gateway == "smpp" else sms.webhook.rate if sms.gateway == "webhook" and sms.webhook else 0.0
+    rate = (
+        sms.smsc[0].rate
+        if sms.gateway == "smpp"
+        else sms.webhook.rate
+        if sms.gateway == "webhook" and sms.webhook
+        else 0.0
+    )
     seconds = (window.end.hour - window.begin.hour) * 3600 + (window.end.minute - window.begin.minute) * 60
     if rate and sms.reminders.devices * parts > rate * seconds:
         raise ConfigError(

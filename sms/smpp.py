@@ -1,7 +1,7 @@
 """The way out by SMPP 3.4: one SMSC or several, of which the first that can takes a part.
 
-An SMSC can take a part while it is bound, does not back off and has room in its window. Parts wait in one line for
-room and rate, and not at all where no SMSC could take them later: that is NotTakenError. Connections are made again
+An SMSC can take a part while it is bound, does not back off and has room in its window. Who has a part waits for room
+and rate, and not at all where no SMSC could take it later: that is NotTakenError. Connections are made again
 after a growing time, and so are parts again submitted to an SMSC that had too many.
 
 No number, text or password gets into logs or errors.
@@ -12,16 +12,17 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from eir.log import Log
 from sms import smpp_pdu
-from sms.gateway import Accepted, NotTakenError, OnReceipt, Part, Receipt, RefusedError, UnansweredError
+from sms.gateway import Accepted, NotTakenError, OnReceipt, Part, Receipt, RefusedError, Slot, UnansweredError
 from sms.rate import Bucket, Delay
 from sms.settings import SmscSettings
+from sms.slots import Waiters
 from sms.smpp_pdu import Bind, Pdu, SubmitEncoder, UnsendableError
 from sms.smpp_session import Outcome, Session, State
 
@@ -51,6 +52,8 @@ class _Smsc:
         self.counts: Counter[str] = Counter()
         self.bucket = Bucket(settings.rate)
         self.backing_off_until = 0.0
+        self.reserved = 0
+        """Room in the window that slots have."""
         self.kinds: tuple[Bind, ...] = (
             ("transceiver",) if settings.bind == "transceiver" else ("transmitter", "receiver")
         )
@@ -75,8 +78,15 @@ class _Smsc:
         """Whether it takes parts and is not to be left alone."""
         return self.is_bound() and now >= self.backing_off_until
 
+    def free(self) -> int:
+        """Parts that it has room for."""
+        sender = self.sender
+        if sender is None or not sender.has_room():
+            return 0
+        return self.settings.window - sender.outstanding - self.reserved
+
     def submit(self, part: Part, outcome: Outcome) -> None:
-        """Writes a part; there is room."""
+        """Writes a part, for which a token was taken already; there is room."""
         assert self.sender is not None
         sequence = self.sender.next_sequence()
         try:
@@ -85,7 +95,7 @@ class _Smsc:
             self.counts["refused"] += 1
             outcome.set_exception(RefusedError(self.settings.name, str(error)))
             return
-        self.bucket.take(part.weight)
+        self.bucket.take(part.weight - 1)
         self.sender.submit(sequence, submit_sm, outcome)
 
     async def keep_connected(self, kind: Bind) -> None:
@@ -232,6 +242,31 @@ def _tls(settings: SmscSettings) -> ssl.SSLContext:
     return context
 
 
+class _SmscSlot:
+    """Room at an SMSC."""
+
+    def __init__(self, gateway: SmppGateway, smsc: _Smsc) -> None:
+        self._gateway = gateway
+        self._smsc = smsc
+
+    async def submit(self, part: Part) -> Accepted:
+        """Writes the part and waits for the answer. Raises NotTakenError, RefusedError and UnansweredError."""
+        self._smsc.reserved -= 1
+        loop = asyncio.get_running_loop()
+        if self._gateway.closing or not self._smsc.usable(loop.time()):
+            self._gateway.pump()
+            raise NotTakenError("no SMSC", self._gateway.after())
+        outcome: Outcome = loop.create_future()
+        self._smsc.submit(part, outcome)
+        return await outcome
+
+    def release(self) -> None:
+        """Gives the room back, unused."""
+        self._smsc.reserved -= 1
+        self._smsc.bucket.take(-1)
+        self._gateway.pump()
+
+
 class SmppGateway:
     """Submits parts to the first of the SMSCs that can take them."""
 
@@ -248,10 +283,9 @@ class SmppGateway:
         self._settings = tuple(settings)
         self._rng = rng or random.Random()
         self._smscs: list[_Smsc] = []
-        self._line: deque[tuple[Part, Outcome]] = deque()
+        self._waiters = Waiters()
         self._tasks: list[asyncio.Task[None]] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._closing = False
+        self.closing = False
         self._on_receipt: OnReceipt | None = None
 
     async def start(self, on_receipt: OnReceipt) -> None:
@@ -261,45 +295,38 @@ class SmppGateway:
         self._smscs = [_Smsc(settings, self, self._rng) for settings in self._settings]
         self._tasks = [asyncio.create_task(smsc.keep_connected(kind)) for smsc in self._smscs for kind in smsc.kinds]
 
-    async def submit(self, part: Part) -> Accepted:
-        """Submits one part; waits for room in window and rate."""
-        if self._closing or not self._smscs:
-            raise NotTakenError("closed")
-        outcome: Outcome = self._loop.create_future()
-        self._line.append((part, outcome))
-        self.pump()
-        return await outcome
+    def take(self) -> Slot | None:
+        """Room at the first SMSC that has some, if there is one now."""
+        now = self._loop.time()
+        for smsc in self._usable(now):
+            if smsc.free() > 0:
+                # It has its turn all the same: a rate is no reason to go to another SMSC.
+                if smsc.bucket.delay(now):
+                    return None
+                smsc.bucket.take(1)
+                smsc.reserved += 1
+                return _SmscSlot(self, smsc)
+        return None
+
+    def _usable(self, now: float) -> list[_Smsc]:
+        return [] if self.closing else [smsc for smsc in self._smscs if smsc.usable(now)]
+
+    async def room(self) -> None:
+        """Waits until `take` may give something. Raises NotTakenError where there is no SMSC, or all back off."""
+        now = self._loop.time()
+        usable = self._usable(now)
+        if not usable:
+            raise NotTakenError("closed" if self.closing else "no SMSC", self.after())
+        first = next((smsc for smsc in usable if smsc.free() > 0), None)
+        delay = first.bucket.delay(now) if first is not None else 0.0
+        if first is None or delay:
+            await self._waiters.wait(delay)
 
     def pump(self) -> None:
-        """Hands on as many parts as can be now. For the SMSCs, which call it when something has changed."""
-        now = self._loop.time()
-        while self._line:
-            part, outcome = self._line[0]
-            if outcome.done():
-                self._line.popleft()
-                continue
-            usable = [smsc for smsc in self._smscs if smsc.usable(now)]
-            if not usable or self._closing:
-                self._line.popleft()
-                outcome.set_exception(NotTakenError("closed" if self._closing else "no SMSC", self.after()))
-                continue
-            smsc = next((each for each in usable if each.sender and each.sender.has_room()), None)
-            if smsc is None:
-                return
-            if delay := smsc.bucket.delay(now):
-                # It has its turn all the same: a rate is no reason to go to another SMSC.
-                self._wake_in(delay)
-                return
-            self._line.popleft()
-            smsc.submit(part, outcome)
-
-    def _wake_in(self, seconds: float) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_later(seconds, self._wake)
-
-    def _wake(self) -> None:
-        self._timer = None
-        self.pump()
+        """Wakes those who wait, as far as there is room. For the SMSCs, which call it when something has changed."""
+        usable = self._usable(self._loop.time())
+        # Where there is nothing to wait for, all are to know.
+        self._waiters.wake(sum(max(smsc.free(), 0) for smsc in usable) if usable else 1 << 30)
 
     def after(self) -> float:
         """Seconds after which an SMSC may take parts again."""
@@ -323,7 +350,7 @@ class SmppGateway:
 
     async def close(self) -> None:
         """Unbinds; parts that are not submitted yet are not taken."""
-        self._closing = True
+        self.closing = True
         if not self._smscs:
             return
         self.pump()
@@ -331,5 +358,3 @@ class SmppGateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._timer is not None:
-            self._timer.cancel()

@@ -247,7 +247,7 @@ def _parse(key: str, text: str) -> _Template:
     if not text.strip():
         raise TemplateError(f"{key}: empty")
     for character in text:
-        if ord(character) < 0x20 and character != "\n" or 0x7F <= ord(character) < 0xA0:
+        if (ord(character) < 0x20 and character != "\n") or 0x7F <= ord(character) < 0xA0:
             raise TemplateError(f"{key}: holds a control character, U+{ord(character):04X}")
     groups, pieces, inside = [], [""], False
     for token in _TOKEN.finditer(text):

@@ -22,9 +22,9 @@ from typing import Final
 
 import aiohttp
 
-from sms.gateway import Accepted, NotTakenError, OnReceipt, Part, RefusedError, UnansweredError
-from sms.rate import Bucket
+from sms.gateway import Accepted, NotTakenError, OnReceipt, Part, RefusedError, Slot, UnansweredError
 from sms.settings import WebhookSettings
+from sms.slots import Slots
 
 _LONGEST_ANSWER: Final = 64 << 10
 _AGAIN_SECONDS: Final = 5.0
@@ -43,9 +43,7 @@ class WebhookGateway:
     def __init__(self, settings: WebhookSettings) -> None:
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
-        self._places = asyncio.Semaphore(settings.concurrency)
-        self._turn = asyncio.Lock()
-        self._bucket = Bucket(settings.rate)
+        self._slots = Slots(self._submit, settings.concurrency, settings.rate)
         self._counts: Counter[str] = Counter()
         self._leave_alone_until = 0.0
         self._error = ""
@@ -75,20 +73,27 @@ class WebhookGateway:
             trace_configs=[connected],
         )
 
-    async def submit(self, part: Part) -> Accepted:
-        """Posts one message; waits for a place and for the rate."""
-        async with self._places:
-            async with self._turn:
-                while delay := self._bucket.delay(self._loop.time()):
-                    await asyncio.sleep(delay)
-                self._bucket.take(part.weight)
-            if self._session is None:
-                await self.start(lambda _: None)
-            if self._session is None:
-                raise NotTakenError("ca_file", _AGAIN_SECONDS)
-            if (left := self._leave_alone_until - self._loop.time()) > 0:
-                raise NotTakenError("asked to wait", left)
-            return await self._post(self._session, part)
+    def take(self) -> Slot | None:
+        """A turn, if there is one now."""
+        return self._slots.take()
+
+    async def room(self) -> None:
+        """Waits until there may be a turn. Raises NotTakenError while the service wants to be left alone."""
+        self._check_left_alone()
+        await self._slots.room()
+
+    def _check_left_alone(self) -> None:
+        if (left := self._leave_alone_until - asyncio.get_running_loop().time()) > 0:
+            raise NotTakenError("asked to wait", left)
+
+    async def _submit(self, part: Part) -> Accepted:
+        """Posts one message."""
+        if self._session is None:
+            await self.start(lambda _: None)
+        if self._session is None:
+            raise NotTakenError("ca_file", _AGAIN_SECONDS)
+        self._check_left_alone()
+        return await self._post(self._session, part)
 
     async def _post(self, session: aiohttp.ClientSession, part: Part) -> Accepted:
         name = self._settings.name

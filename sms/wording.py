@@ -64,6 +64,8 @@ def wording(
     now: int,
 ) -> Say | Leave | Wait:
     """What is to be done about a message now. Stop lists, hours and caps are not its concern."""
+    if message.kind == "report-expired":
+        return Leave("no-message")
     timer = None if device is None else grey.timer(device, rules)
     reason = _over(message, device, timer, rules, now)
     if message.kind != "black-attempt" and not reason and timer is not None and timer.state == "frozen":

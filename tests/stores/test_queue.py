@@ -135,10 +135,9 @@ async def test_a_receipt_finds_its_message_once(nodes: Nodes) -> None:
     store, queue = await with_messages(nodes, 2)
     await queue.step([step(message(1).key, receipts=("smsc a", "smsc b")), step(message(7).key, receipts=("smsc c",))])
     other = (await nodes.another(store)).queue
-    assert await other.by_receipt("smsc a") == message(1).key
-    assert await queue.by_receipt("smsc a") is None
-    assert await queue.by_receipt("smsc b") == message(1).key
-    assert await queue.by_receipt("smsc c") is None
+    assert await other.by_receipts(["smsc a", "smsc x"]) == {"smsc a": message(1).key}
+    assert await queue.by_receipts(["smsc a", "smsc b", "smsc c"]) == {"smsc b": message(1).key}
+    assert await queue.by_receipts([]) == {}
 
 
 async def test_messages_of_a_subscriber_are_counted_by_day(nodes: Nodes) -> None:
