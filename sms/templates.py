@@ -30,7 +30,7 @@ ANSWERS: Final[tuple[Answer, ...]] = get_args(Answer)
 STYLES: Final[tuple[Style, ...]] = get_args(Style)
 
 _ALWAYS: Final = ("imei", "obligations_link")
-_DATED: Final[tuple[Kind, ...]] = ("grey-granted", "reminder")
+DATED: Final[tuple[Kind, ...]] = ("grey-granted", "reminder")
 """Kinds whose texts always have a date."""
 _PLACEHOLDERS: Final = (*_ALWAYS, "msisdn", "iin", "date")
 _MSISDN: Final = re.compile("[0-9]{5,15}")
@@ -307,12 +307,15 @@ def _parse(key: str, text: str) -> _Template:
         pieces, inside = [""], not inside
     if inside:
         raise TemplateError(f"{key}: [ has no ]")
-    return (*groups, _Group(tuple(pieces), False))
+    groups.append(_Group(tuple(pieces), False))
+    if not any(piece.strip() for group in groups if not group.optional for piece in group.pieces):
+        raise TemplateError(f"{key}: nothing stands outside brackets")
+    return tuple(groups)
 
 
 def _filled(key: str, kind: Kind | Answer, template: _Template, link: str) -> _Template:
     """A template for what happened, with the link in its place. Raises TemplateError."""
-    certain = (*_ALWAYS, "date") if kind in _DATED else _ALWAYS
+    certain = (*_ALWAYS, "date") if kind in DATED else _ALWAYS
     groups = []
     for pieces, optional in template:
         for name in pieces[1::2]:
