@@ -19,6 +19,7 @@ import typer
 from eir import _core, config, control
 from eir.cli_audit import audit_cli
 from eir.cli_options import DEFAULT_CONFIG, CommandError, ConfigOption, JsonOption, new_console, when
+from eir.cli_sms import sms_cli
 from eir.cli_subscribers import subscribers_cli
 from eir.cli_timers import grey_cli, store_cli, why
 from eir.config import ConfigError
@@ -35,6 +36,7 @@ cli.add_typer(store_cli, name="store")
 cli.command()(why)
 cli.add_typer(audit_cli, name="audit")
 cli.add_typer(subscribers_cli, name="subscribers")
+cli.add_typer(sms_cli, name="sms")
 
 
 def main() -> None:

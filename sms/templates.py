@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -30,10 +30,14 @@ ANSWERS: Final[tuple[Answer, ...]] = get_args(Answer)
 STYLES: Final[tuple[Style, ...]] = get_args(Style)
 
 _ALWAYS: Final = ("imei", "obligations_link")
-_DATED: Final[tuple[Kind, ...]] = ("grey-granted", "reminder")
+DATED: Final[tuple[Kind, ...]] = ("grey-granted", "reminder")
 """Kinds whose texts always have a date."""
 _PLACEHOLDERS: Final = (*_ALWAYS, "msisdn", "iin", "date")
+_MSISDN: Final = re.compile("[0-9]{5,15}")
+_IIN: Final = re.compile("[0-9]{12}")
+_IMEI: Final = re.compile("[0-9]{14}")
 
+_Model = TypeVar("_Model")
 _Word = Annotated[str, Meta(min_length=1, max_length=32)]
 _Name = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}\Z")]
 
@@ -48,7 +52,7 @@ class Values(NamedTuple):
     imei: str
     """14 digits."""
     msisdn: str = ""
-    """E.164 digits; what is not, is unknown."""
+    """5 to 15 digits; what is not, is unknown."""
     iin: str = ""
     """12 digits; what is not, is unknown."""
     date: datetime.date | None = None
@@ -70,10 +74,29 @@ class _Language(Struct, frozen=True, forbid_unknown_fields=True):
     iin: _Word
 
 
+class _Style(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """The names of the texts that are used."""
+
+    grey_granted: _Name = "grey-granted"
+    reminder: _Name = "reminder"
+    black_expired: _Name = "black-expired"
+    black_attempt: _Name = "black-attempt"
+    verified: _Name = "verified"
+    status: _Name = "status"
+
+    def names(self) -> dict[Kind, str]:
+        return {kind: getattr(self, kind.replace("-", "_")) for kind in KINDS}
+
+
+class _Styles(Struct, frozen=True, forbid_unknown_fields=True):
+    friendly: _Style | None = None
+    legal: _Style | None = None
+
+
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
-    languages: dict[_Name, _Language]
-    styles: dict[Style, dict[Kind, _Name]]
-    texts: dict[_Name, dict[str, str | tuple[str, ...]]]
+    languages: dict[str, Any]
+    styles: _Styles
+    texts: dict[str, Any]
 
 
 class _Group(NamedTuple):
@@ -154,9 +177,6 @@ class Templates(Struct, frozen=True):
         return max(segment(text, concatenation=concatenation, coding=coding).weight for text in texts)
 
 
-_MSISDN: Final = re.compile("[0-9]{1,15}")
-_IIN: Final = re.compile("[0-9]{12}")
-_IMEI: Final = re.compile("[0-9]{14}")
 _DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 """The sum of the digits of a digit's double (3GPP TS 23.003 annex B)."""
 
@@ -171,72 +191,92 @@ def _with_check_digit(imei: str) -> str:
 
 def _model(content: bytes) -> _File:
     try:
-        return msgspec.convert(tomllib.loads(content.decode()), _File)
+        return _convert("", tomllib.loads(content.decode()), _File)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise TemplateError(str(error)) from None
+
+
+def _convert(key: str, value: object, model: type[_Model]) -> _Model:
+    """What stands at a key of the file. Raises TemplateError."""
+    try:
+        return msgspec.convert(value, model)
     except msgspec.ValidationError as error:
-        what, _, key = str(error).partition(" - at `")
+        what, _, inner = str(error).partition(" - at `$")
         unknown = re.fullmatch(r"Object contains unknown field `(.+)`", what, re.DOTALL)
-        where = key.rstrip("`").removeprefix("$").lstrip(".")
+        where = [key, inner.rstrip("`").lstrip(".")]
         if unknown:
-            where, what = ".".join(filter(None, (where, unknown[1]))), "unknown key"
-        raise TemplateError(f"{where or 'top level'}: {what}") from None
+            where, what = [*where, unknown[1]], "unknown key"
+        raise TemplateError(f"{'.'.join(filter(None, where)) or 'top level'}: {what}") from None
 
 
 def _checked(file: _File, style: Style, link: str, languages: tuple[str, ...]) -> Templates:
-    if style not in file.styles:
-        raise TemplateError(f"styles.{style}: missing")
     if link and not re.fullmatch("[!-~]+", link):
         raise TemplateError("obligations_link: not printable ASCII without spaces")
+    iin = {name: _convert(f"languages.{name}", table, _Language).iin for name, table in file.languages.items()}
     for language in languages:
-        if language not in file.languages:
+        if language not in iin:
             raise TemplateError(f"languages.{language}: missing")
-    used: dict[Kind | Answer, str] = {kind: file.styles[style].get(kind, kind) for kind in KINDS}
-    used |= {answer: answer for answer in ANSWERS}
-    for named in file.styles.values():
-        for kind, name in named.items():
-            if name not in file.texts:
-                raise TemplateError(f"styles.*.{kind}: there is no text {name}")
+    tables = {name: _entries(name, table, iin) for name, table in file.texts.items()}
     parsed = {
         (name, language): _parse(f"texts.{name}.{language}", text)
-        for name, table in file.texts.items()
-        for language, text in _entries(file, name, table).items()
+        for name, (wordings, _) in tables.items()
+        for language, text in wordings.items()
     }
-    texts, drafts = {}, []
-    for kind, name in used.items():
-        if name not in file.texts:
-            raise TemplateError(f"texts.{name}: missing")
+    texts: dict[tuple[str, str], _Template] = {}
+    drafts = []
+    for kind, name in _used(file.styles, style, tables):
         for language in languages:
+            key = f"texts.{name}.{language}"
             if (name, language) not in parsed:
-                raise TemplateError(f"texts.{name}.{language}: missing")
-            texts[kind, language] = _filled(f"texts.{name}.{language}", kind, parsed[name, language], link)
-            if language in file.texts[name].get("drafts", ()):
+                raise TemplateError(f"{key}: missing")
+            texts[kind, language] = _filled(key, kind, parsed[name, language], link)
+            if language in tables[name][1]:
                 drafts.append(Draft(kind, language))
-    iin = {language: file.languages[language].iin for language in languages}
     templates = Templates(style, languages, tuple(drafts), texts, iin)
-    for kind, language in texts:
-        try:
-            templates.most_parts(kind, (language,))
-        except ValueError as error:
-            raise TemplateError(f"texts.{used[kind]}.{language}: {error}") from None
+    for kind, name in _used(file.styles, style, tables):
+        for language in languages:
+            try:
+                templates.most_parts(kind, (language,))
+            except ValueError as error:
+                raise TemplateError(f"texts.{name}.{language}: {error}") from None
     return templates
 
 
-def _entries(file: _File, name: str, table: Mapping[str, str | tuple[str, ...]]) -> dict[str, str]:
-    """A text's wordings by language."""
+def _used(styles: _Styles, style: Style, tables: Mapping[str, object]) -> list[tuple[Kind | Answer, str]]:
+    """What is sent, and the name of its text, in this style; every style's are there."""
+    if getattr(styles, style, None) is None:
+        raise TemplateError(f"styles.{style}: missing")
+    used: list[tuple[Kind | Answer, str]] = []
+    for other in STYLES:
+        names = getattr(styles, other)
+        for kind, name in names.names().items() if names else ():
+            if name not in tables:
+                raise TemplateError(f"styles.{other}.{kind}: there is no text {name}")
+            if other == style:
+                used.append((kind, name))
+    for answer in ANSWERS:
+        if answer not in tables:
+            raise TemplateError(f"texts.{answer}: missing")
+        used.append((answer, answer))
+    return used
+
+
+def _entries(name: str, table: object, languages: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """A text's wordings by language, and the languages whose wording is a draft. Raises TemplateError."""
+    if not isinstance(table, dict):
+        raise TemplateError(f"texts.{name}: not a table")
     wordings = {}
     for key, value in table.items():
-        if key == "drafts" and isinstance(value, tuple):
-            for language in value:
-                if language not in table or language == "drafts":
-                    raise TemplateError(f"texts.{name}.drafts: there is no wording in {language}")
-        elif key not in file.languages:
+        if key == "drafts":
+            continue
+        if key not in languages:
             raise TemplateError(f"texts.{name}.{key}: unknown key")
-        elif not isinstance(value, str):
-            raise TemplateError(f"texts.{name}.{key}: not a text")
-        else:
-            wordings[key] = value
-    return wordings
+        wordings[key] = _convert(f"texts.{name}.{key}", value, str)
+    drafts = _convert(f"texts.{name}.drafts", table.get("drafts", ()), tuple[str, ...])
+    for language in drafts:
+        if language not in wordings:
+            raise TemplateError(f"texts.{name}.drafts: there is no wording in {language}")
+    return wordings, drafts
 
 
 _TOKEN: Final = re.compile(r"(?P<escaped>\{\{|\}\}|\[\[|\]\])|\{(?P<name>[^{}]*)\}|(?P<bracket>[\[\]{}])|[^\[\]{}]+")
@@ -267,12 +307,15 @@ def _parse(key: str, text: str) -> _Template:
         pieces, inside = [""], not inside
     if inside:
         raise TemplateError(f"{key}: [ has no ]")
-    return (*groups, _Group(tuple(pieces), False))
+    groups.append(_Group(tuple(pieces), False))
+    if not any(piece.strip() for group in groups if not group.optional for piece in group.pieces):
+        raise TemplateError(f"{key}: nothing stands outside brackets")
+    return tuple(groups)
 
 
 def _filled(key: str, kind: Kind | Answer, template: _Template, link: str) -> _Template:
     """A template for what happened, with the link in its place. Raises TemplateError."""
-    certain = (*_ALWAYS, "date") if kind in _DATED else _ALWAYS
+    certain = (*_ALWAYS, "date") if kind in DATED else _ALWAYS
     groups = []
     for pieces, optional in template:
         for name in pieces[1::2]:

@@ -17,6 +17,7 @@ WORLDLY = {
     "cli.py",
     "cli_audit.py",
     "cli_options.py",
+    "cli_sms.py",
     "cli_subscribers.py",
     "cli_timers.py",
     "config.py",
