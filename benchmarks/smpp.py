@@ -28,7 +28,7 @@ def smpp(stage: Stage) -> Iterator[Figure]:
         print("NOT MEASURED: Net::SMPP of Perl is not installed", flush=True)
         return
     command = [perl, str(SCRIPT), str(stage.directory / "submits.jsonl"), "record=0"]
-    with running(command, cpu=None, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as smsc:
+    with running(command, cpu=None, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as smsc:
         assert smsc.stdout is not None
         port = int(smsc.stdout.readline())
         yield Figure("parts_per_s", asyncio.run(parts_per_s(port)), "1/s", (">=", 4000))

@@ -85,6 +85,10 @@ class _Smsc:
             self.counts["refused"] += 1
             outcome.set_exception(RefusedError(self.settings.name, str(error)))
             return
+        except Exception as error:
+            # A fault of ours: whoever submitted the part hears of it, and the line behind it goes on.
+            outcome.set_exception(error)
+            return
         self.bucket.take(part.weight)
         self.sender.submit(sequence, submit_sm, outcome)
 
@@ -118,6 +122,10 @@ class _Smsc:
         except (OSError, ValueError) as error:
             # Of ssl's errors and the system's only what has no address or path in it.
             return getattr(error, "verify_message", None) or getattr(error, "strerror", None) or type(error).__name__
+        except Exception:
+            # A fault of ours must not be the last connection that was tried.
+            log.error("SMSC not connected", exc_info=True, smsc=settings.name)
+            return "fault"
         self.sessions[kind] = session
         try:
             return await asyncio.shield(session.gone)

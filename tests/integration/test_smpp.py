@@ -318,12 +318,14 @@ def test_what_was_not_written_when_it_was_given_up_is_never_written(make_smsc: M
     smsc = make_smsc()
 
     async def run() -> None:
-        async with gateway(settings(smsc.port)) as (way, _):
+        async with gateway(settings(smsc.port, window=1)) as (way, _):
             given_up = asyncio.create_task(way.submit(part()))
+            after = asyncio.create_task(way.submit(part("after")))
             await asyncio.sleep(0)
             given_up.cancel()
-            await asyncio.gather(given_up, return_exceptions=True)
-            await way.submit(part("after"))
+            async with asyncio.timeout(2):
+                await asyncio.gather(given_up, after, return_exceptions=True)
+            assert isinstance(after.result(), Accepted)
             assert len(smsc.submits()) == 1
 
     asyncio.run(run())
