@@ -62,7 +62,8 @@ def eir(*arguments: str) -> str:
 @contextmanager
 def node(directory: Path) -> Iterator[tuple[Path, int]]:
     """A running node; gives its configuration and its port."""
-    shutil.copytree(ROOT / "config" / "countries", directory / "countries")
+    for part in ("countries", "sms"):
+        shutil.copytree(ROOT / "config" / part, directory / part)
     config = directory / "eir.toml"
     config.write_text(_CONFIG.format(directory=directory))
     process = subprocess.Popen([str(EIR), "serve", "-c", str(config)], stdout=subprocess.PIPE, text=True)

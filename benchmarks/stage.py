@@ -95,7 +95,8 @@ class Stage:
         home = self.directory / name
         home.mkdir()
         (home / "lists.eirs").symlink_to(self.snapshot)
-        (home / "countries").symlink_to(ROOT / "config" / "countries")
+        for name in ("countries", "sms"):
+            (home / name).symlink_to(ROOT / "config" / name)
         port = free_port()
         config = home / "eir.toml"
         config.write_text(_CONFIG.format(directory=home, port=port, settings=settings))

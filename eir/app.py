@@ -37,6 +37,7 @@ from eir.timers.grey import Rules
 from eir.timers.keeper import Keeper, KeeperSettings
 from eir.timers.store import Store
 from eir.timers.sweep import Sweep
+from sms.service import Messages
 
 _NICE = 10
 """How much the control plane stands back behind the threads that answer."""
@@ -196,6 +197,7 @@ class Application:
         except ValueError as error:
             log.error("no valid lists", error=str(error), answer=settings.lists.no_list_policy)
         await self._keeper.start(_STORE_PATIENCE)
+        self._messages.start()
         timers = PeerTimers(cer_timeout=settings.diameter.cer_timeout, tw=settings.diameter.watchdog)
         identity = Identity(settings.node.origin_host, settings.node.origin_realm, self._started)
         self._server = DiameterServer(self._node, identity, _peer_policy(settings), timers)
@@ -203,7 +205,9 @@ class Application:
         bound = [self._node.listen(*config.parse_endpoint(text)) for text in settings.diameter.listen]
         control = ControlServer(settings.path(settings.control.socket), self._commands())
         await control.start()
-        self._collector = NodeCollector(self._node, self._server, self._keeper, self._sweep, settings.lists.stale_after)
+        self._collector = NodeCollector(
+            self._node, self._server, self._keeper, self._sweep, self._messages, settings.lists.stale_after
+        )
         metrics = ""
         if settings.metrics.listen:
             port = serve(self._collector, config.parse_endpoint(settings.metrics.listen))
@@ -222,12 +226,13 @@ class Application:
         self._node.stop_listening()
         await self._server.disconnect_all(DisconnectCause.REBOOTING, settings.diameter.drain_timeout)
         self._server.stop()
+        await self._messages.stop()
         await self._keeper.stop()
         await self._directory.close()
         self._audit.close()
 
     def _make_timers(self, settings: Config) -> None:
-        """Puts together what keeps the timers. Raises OSError where the audit trail cannot be opened."""
+        """Puts together what keeps the timers and tells of them. Raises OSError and ConfigError."""
         name = settings.node.origin_host
         self._audit = AuditLog.open(settings.path(settings.audit.directory), name, settings.audit.segment_bytes)
         for damage in self._audit.damage:
@@ -246,6 +251,15 @@ class Application:
         self._keeper.besides = self._sweep.run
         self._directory = _directory(settings)
         self._desk = Desk(self._node, self._keeper, self._directory)
+        self._messages = Messages(
+            self._path,
+            settings,
+            self._node,
+            self._keeper.store,
+            self._directory,
+            rules=lambda: self._keeper.rules,
+            record=self._record,
+        )
 
     def _horizon(self, now: int) -> int | None:
         """The second up to which timers expire; None while nothing is to follow from that."""
@@ -283,6 +297,7 @@ class Application:
         """
         try:
             settings, country = config.load(self._path)
+            take_texts = self._messages.reload(self._path, settings)
         except ConfigError as error:
             raise ValueError(f"everything is as before: {error}") from error
         policy, peers = build_policy(settings, country, int(time.time())), _peer_policy(settings)
@@ -290,6 +305,7 @@ class Application:
         self._node.set_policy(policy)
         self._server.policy = peers
         self._keeper.set_calendar(_rules(country))
+        take_texts()
         self._collector.stale_after = settings.lists.stale_after
         try:
             self._load_lists(settings)
@@ -338,6 +354,7 @@ class Application:
             yield f"the audit trail cannot be written, and no deadline is noted: {self._sweep.state.error}"
         if keeper.image_error:
             yield f"the image of the timers cannot be written: {keeper.image_error}"
+        yield from self._messages.alarms()
         if not stats["journal_available"]:
             yield "the journal is full or failing: no timer starts"
         if stats["breaker_tripped"]:
@@ -367,6 +384,7 @@ class Application:
             "why": self._desk.why,
             "store-check": lambda _: self._keeper.store.problems(),
             "store-backup": self._backup,
+            **self._messages.commands(),
         }
 
     async def _load_other(self, ask: Mapping[str, Any]) -> _core.SnapshotInfo:

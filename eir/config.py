@@ -175,7 +175,7 @@ class SmsSection(_Section, frozen=True):
     kept: Seconds = 7 * 86400
     reminders: RemindersSection = RemindersSection()
     smsc: tuple[SmscSettings, ...] = ()
-    webhook: WebhookSettings | None = None
+    webhook: WebhookSettings = WebhookSettings()
 
 
 class BreakerSection(_Section, frozen=True):
@@ -381,5 +381,5 @@ def _check_sms(path: Path, sms: SmsSection) -> None:
         raise ConfigError(f"{path}: sms.smsc: there is none")
     if len({smsc.name for smsc in sms.smsc}) != len(sms.smsc):
         raise ConfigError(f"{path}: sms.smsc: two have the same name")
-    if sms.gateway == "webhook" and sms.webhook is None:
-        raise ConfigError(f"{path}: sms.webhook: is missing")
+    if sms.gateway == "webhook" and not sms.webhook.url:
+        raise ConfigError(f"{path}: sms.webhook.url: there is none")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from eir.diameter.server import DiameterServer
     from eir.timers.keeper import Keeper
     from eir.timers.sweep import Sweep
+    from sms.service import Messages
 
 PROTOCOL = "s13"
 
@@ -30,13 +31,20 @@ class NodeCollector(Collector):
     """Everything that the node counts; `stale_after` in seconds."""
 
     def __init__(
-        self, node: _core.Node, server: DiameterServer, keeper: Keeper, sweep: Sweep, stale_after: int
+        self,
+        node: _core.Node,
+        server: DiameterServer,
+        keeper: Keeper,
+        sweep: Sweep,
+        messages: Messages,
+        stale_after: int,
     ) -> None:
         self.stale_after = stale_after
         self._node = node
         self._server = server
         self._keeper = keeper
         self._sweep = sweep
+        self._messages_out = messages
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: what there is depends on the peers that were seen."""
@@ -53,6 +61,7 @@ class NodeCollector(Collector):
         yield from _timers(stats)
         yield from self._store(now)
         yield from _in_use(stats)
+        yield from self._sms(now)
         yield from self._lists(stats, now)
 
     def _messages(self, stats: _core.Stats) -> Iterator[Metric]:
@@ -114,6 +123,36 @@ class NodeCollector(Collector):
             yield timers
             yield GaugeMetricFamily("eir_messages_queued", "Messages that wait to go out", sweep.counts.queued)
 
+    def _sms(self, now: int) -> Iterator[Metric]:
+        outbox, planner, gateway = self._messages_out.outbox, self._messages_out.planner, self._messages_out.gateway
+        if outbox is None or planner is None or gateway is None:
+            return
+        state, planned = outbox.state, planner.state.planned
+        yield GaugeMetricFamily("eir_sms_leading", "1 where this node sends messages", int(state.leading))
+        yield GaugeMetricFamily("eir_sms_stopped", "1 where no message is begun", int(bool(state.stopped)))
+        yield GaugeMetricFamily("eir_sms_active", "Messages that are being sent", state.active)
+        yield GaugeMetricFamily(
+            "eir_sms_oldest_seconds",
+            "Seconds since the oldest message that waits was due",
+            max(0, now - state.oldest) if state.oldest else 0,
+        )
+        outcomes = CounterMetricFamily(
+            "eir_sms_messages", "Messages by kind, state and reason", labels=("kind", "state", "reason")
+        )
+        for labels, count in list(state.outcomes.items()):
+            outcomes.add_metric(labels, count)
+        yield outcomes
+        parts = CounterMetricFamily("eir_sms_parts", "Parts by what came of them", labels=("outcome",))
+        for outcome, count in list(state.parts.items()):
+            parts.add_metric((outcome,), count)
+        yield parts
+        yield CounterMetricFamily(
+            "eir_sms_receipts_unknown", "Receipts of no message that is known", state.receipts_unknown
+        )
+        yield GaugeMetricFamily("eir_sms_reminders_queued", "Reminders that were queued for today", planned.queued)
+        yield GaugeMetricFamily("eir_sms_reminders_passes", "Times that today was planned", planned.passes)
+        yield from _smscs(gateway.status())
+
     def _lists(self, stats: _core.Stats, now: int) -> Iterator[Metric]:
         info = self._node.snapshot_info()
         yield GaugeMetricFamily("eir_lists_valid", "1 where there is a valid snapshot", int(info is not None))
@@ -129,6 +168,21 @@ class NodeCollector(Collector):
             assert isinstance(count, int)
             entries.add_metric((section,), count)
         yield entries
+
+
+def _smscs(smscs: list[dict[str, object]]) -> Iterator[Metric]:
+    up = GaugeMetricFamily("eir_smsc_up", "1 where an SMSC takes parts", labels=("smsc",))
+    window = GaugeMetricFamily("eir_smsc_window_in_use", "Parts that an SMSC has not answered yet", labels=("smsc",))
+    counts = CounterMetricFamily("eir_smsc_events", "What happened with an SMSC", labels=("smsc", "event"))
+    for smsc in smscs:
+        name = str(smsc["name"])
+        up.add_metric((name,), int(smsc["state"] == "bound"))
+        for event, count in smsc.items():
+            if event == "window_in_use" and isinstance(count, int):
+                window.add_metric((name,), count)
+            elif isinstance(count, int) and event not in ("window", "rate"):
+                counts.add_metric((name, event), count)
+    yield from (up, window, counts)
 
 
 def _answers(stats: _core.Stats) -> Iterator[Metric]:

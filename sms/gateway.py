@@ -116,3 +116,10 @@ class Gateway(Protocol):
 
     async def close(self) -> None:
         """Ends connections in good order (unbind), waiting a few seconds at most for answers. Does not raise."""
+
+
+async def submit(gateway: Gateway, part: Part) -> Accepted:
+    """Submits one part as soon as there is room. Raises what `room` and `Slot.submit` do."""
+    while (slot := gateway.take()) is None:
+        await gateway.room()
+    return await slot.submit(part)

@@ -88,7 +88,7 @@ class WebhookSettings(_Settings, frozen=True, kw_only=True):
     """An HTTP service that takes texts whole."""
 
     name: Name = "webhook"
-    url: Annotated[str, Meta(pattern=r"^https?://[!-~]{1,2000}\Z")]
+    url: Annotated[str, Meta(pattern=r"^(https?://[!-~]{1,2000})?\Z")] = ""
     token_file: str = ""
     """Its first line is the bearer token; empty: none is sent."""
     ca_file: str = ""

@@ -41,7 +41,8 @@ def read(path: Path, config: Config) -> Setup:
     except TemplateError as error:
         raise ConfigError(str(error)) from error
     window = ReminderSettings(*(parse_time(getattr(sms.reminders, key)) for key in ReminderSettings._fields))
-    parts = templates.most_parts("reminder", sms.concatenation)
+    # Who has no known language gets both.
+    parts = sum(templates.most_parts("reminder", (language,), sms.concatenation) for language in templates.languages)
     rate = (
         sms.smsc[0].rate
         if sms.gateway == "smpp"

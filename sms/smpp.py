@@ -128,6 +128,10 @@ class _Smsc:
         except (OSError, ValueError) as error:
             # Of ssl's errors and the system's only what has no address or path in it.
             return getattr(error, "verify_message", None) or getattr(error, "strerror", None) or type(error).__name__
+        except Exception:
+            # A fault of ours must not be the last connection that was tried.
+            log.error("SMSC not connected", exc_info=True, smsc=settings.name)
+            return "fault"
         self.sessions[kind] = session
         try:
             return await asyncio.shield(session.gone)

@@ -18,6 +18,7 @@ from smpplib.command_codes import commands
 from smpplib.smpp import make_pdu
 
 from sms.gateway import Part, ReceiptState
+from sms.segment import header
 from sms.settings import ReceiptIds, SmscSettings
 
 MOST: Final = 64 << 10
@@ -198,7 +199,7 @@ class SubmitEncoder:
             if not 1 <= part.number <= part.of <= 255:
                 raise UnsendableError("too many parts")
             if self._concatenation in ("udh8", "udh16"):
-                data = _user_data_header(part, self._concatenation == "udh16") + data
+                data = header(part.reference, part.number, part.of, self._concatenation == "udh16") + data
                 udhi = True
             else:
                 tlvs = _sar(part)
@@ -244,13 +245,6 @@ def _relative(seconds: int) -> str:
     months, days = divmod(days, 30)
     hours, seconds = divmod(seconds, 3600)
     return f"{years:02}{months:02}{days:02}{hours:02}{seconds // 60:02}{seconds % 60:02}000R"
-
-
-def _user_data_header(part: Part, wide: bool) -> bytes:
-    """The header of a part of several (3GPP TS 23.040 9.2.3.24.1 and .8), with 8 or 16 bits of reference."""
-    if wide:
-        return bytes((6, 8, 4, part.reference >> 8 & 0xFF, part.reference & 0xFF, part.of, part.number))
-    return bytes((5, 0, 3, part.reference & 0xFF, part.of, part.number))
 
 
 def _sar(part: Part) -> bytes:

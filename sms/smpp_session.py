@@ -114,8 +114,9 @@ class Session(asyncio.Protocol):
     def _flush(self) -> None:
         self._flushing = False
         assert self._transport is not None
-        for sequence in [number for number in self._unwritten if self._pending[number][0].cancelled()]:
-            # Whoever submitted it has given up: it need not be written at all.
+        given_up = [number for number in self._unwritten if self._pending[number][0].cancelled()]
+        for sequence in given_up:
+            # Whoever submitted it does not wait any more: it need not be written at all.
             del self._pending[sequence], self._unwritten[sequence]
         while self._unwritten and not self._paused and self.state is State.BOUND:
             taken, octets = [], 0
@@ -126,6 +127,8 @@ class Session(asyncio.Protocol):
                     break
             self._owner.counts["submitted"] += len(taken)
             self._transport.write(b"".join(map(self._unwritten.pop, taken)))
+        if given_up:
+            self._owner.room()
 
     def _send(self, command: int, sequence: int, body: bytes = b"", status: int = smpp_pdu.ESME_ROK) -> None:
         assert self._transport is not None

@@ -106,7 +106,7 @@ class WebhookGateway:
             async with session.post(
                 self._settings.url, json=message, headers=headers, allow_redirects=False, trace_request_ctx=progress
             ) as response:
-                body = await _read(response) if 200 <= response.status < 300 else b""
+                await _read(response)
                 status, retry_after = response.status, response.headers.get("Retry-After", "")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # OSError has TimeoutError in it. No error's own text: it may have the URL in it.
@@ -117,14 +117,14 @@ class WebhookGateway:
                 raise UnansweredError(name, reason) from None
             self._counts["not_taken"] += 1
             raise NotTakenError(reason, _AGAIN_SECONDS) from None
-        return self._judge(status, retry_after, body)
+        return self._judge(status, retry_after)
 
-    def _judge(self, status: int, retry_after: str, body: bytes) -> Accepted:
+    def _judge(self, status: int, retry_after: str) -> Accepted:
         name, reason = self._settings.name, f"HTTP {status}"
         if 200 <= status < 300:
             self._counts["accepted"] += 1
             self._error = ""
-            return Accepted(name, _id(body))
+            return Accepted(name, "")
         self._error = reason
         if status in _BUSY:
             after = _seconds(retry_after)
@@ -176,22 +176,11 @@ async def _mark_connected(_: aiohttp.ClientSession, context: SimpleNamespace, __
     context.trace_request_ctx.connected = True
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The body, or as much of it as anybody needs."""
-    body = b""
-    while len(body) <= _LONGEST_ANSWER and (chunk := await response.content.read(_LONGEST_ANSWER)):
-        body += chunk
-    return body
-
-
-def _id(body: bytes) -> str:
-    """The id that an answer may have; a message whose answer has none is taken all the same."""
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    found = answer.get("id") if isinstance(answer, dict) else None
-    return found if isinstance(found, str) and len(found) <= 128 and found.isprintable() else ""
+async def _read(response: aiohttp.ClientResponse) -> None:
+    """Reads the body, of which nothing is needed, so that the connection can be used again; not a long one."""
+    left = _LONGEST_ANSWER
+    while left > 0 and (chunk := await response.content.read(left)):
+        left -= len(chunk)
 
 
 def _seconds(retry_after: str) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sms.gateway import Accepted, NotTakenError, Part, Receipt, RefusedError, UnansweredError
+from sms.gateway import Accepted, NotTakenError, Part, Receipt, RefusedError, UnansweredError, submit
 from support.sms import NUMBER, count, cut, gateway, links, part, settings, state, submit_all, until
 from support.smsc import Smsc
 from support.tls_relay import Authority, relay
@@ -50,9 +50,9 @@ def kinds(results: list[Any]) -> Counter[str]:
 def joined(submits: list[dict[str, Any]], wide: bool) -> str:
     """The text of parts that have a user data header, put together as a telephone does."""
     pieces = {}
-    for submit in submits:
-        octets = bytes.fromhex(submit["octets"])
-        assert submit["esm_class"] == 0x40 and submit["coding"] == 8
+    for each in submits:
+        octets = bytes.fromhex(each["octets"])
+        assert each["esm_class"] == 0x40 and each["coding"] == 8
         header, octets = octets[: octets[0] + 1], octets[octets[0] + 1 :]
         if wide:
             assert header[:5] == bytes((6, 8, 4, 0xA1, 0xB2))
@@ -77,7 +77,7 @@ def test_texts_arrive_letter_for_letter(make_smsc: MakeSmsc, text: str, concaten
     asyncio.run(run())
     submits = smsc.submits()
     assert joined(submits, concatenation == "udh16") == text
-    assert {submit["to"] for submit in submits} == {NUMBER}
+    assert {each["to"] for each in submits} == {NUMBER}
     assert {(submit["from"], submit["validity"], submit["registered"]) for submit in submits} == {
         ("EIR", "000001000000000R", 1)
     }
@@ -88,9 +88,9 @@ def test_a_text_in_one_part_has_no_header(make_smsc: MakeSmsc) -> None:
 
     async def run() -> None:
         async with gateway(settings(smsc.port, receipts=False)) as (way, _):
-            accepted = await way.submit(part("Ё"))
+            accepted = await submit(way, part("Ё"))
             assert accepted == Accepted("first", "")
-            await way.submit(Part(NUMBER, "a@[", "gsm7", b"a\0\x1b<"))
+            await submit(way, Part(NUMBER, "a@[", "gsm7", b"a\0\x1b<"))
 
     asyncio.run(run())
     ucs2, gsm7 = smsc.submits()
@@ -104,14 +104,14 @@ def test_parts_with_tlvs(make_smsc: MakeSmsc) -> None:
     async def run() -> None:
         async with gateway(settings(smsc.port, concatenation="sar", window=1)) as (way, _):
             for each in cut(KAZAKH):
-                await way.submit(each)
+                await submit(way, each)
 
     asyncio.run(run())
     submits = smsc.submits()
-    assert b"".join(bytes.fromhex(submit["octets"]) for submit in submits).decode("utf-16-be") == KAZAKH
-    for number, submit in enumerate(submits, 1):
-        assert submit["esm_class"] == 0
-        assert submit["tlvs"] == {
+    assert b"".join(bytes.fromhex(each["octets"]) for each in submits).decode("utf-16-be") == KAZAKH
+    for number, each in enumerate(submits, 1):
+        assert each["esm_class"] == 0
+        assert each["tlvs"] == {
             "sar_msg_ref_num": "a1b2",
             "sar_total_segments": "03",
             "sar_segment_seqnum": f"{number:02}",
@@ -124,12 +124,12 @@ def test_a_long_text_goes_as_payload(make_smsc: MakeSmsc, concatenation: str) ->
 
     async def run() -> None:
         async with gateway(settings(smsc.port, concatenation=concatenation)) as (way, _):
-            await way.submit(part(KAZAKH))
+            await submit(way, part(KAZAKH))
 
     asyncio.run(run())
-    (submit,) = smsc.submits()
-    assert submit["octets"] == ""
-    assert bytes.fromhex(submit["tlvs"]["message_payload"]).decode("utf-16-be") == KAZAKH
+    (sent,) = smsc.submits()
+    assert sent["octets"] == ""
+    assert bytes.fromhex(sent["tlvs"]["message_payload"]).decode("utf-16-be") == KAZAKH
 
 
 @pytest.mark.parametrize("way_back", ["tlv", "text", "payload"])
@@ -145,16 +145,16 @@ def test_receipts_come_back(make_smsc: MakeSmsc, way_back: str, bind: str) -> No
             await until(lambda: len(receipts) >= 50)
             assert set(receipts) == {Receipt("first", name, "delivered") for name in ids}
             smsc.behave(state=5, error=11)
-            accepted = await way.submit(part())
+            accepted = await submit(way, part())
             await until(lambda: len(receipts) >= 51)
             reason = "UNDELIV 3:11" if way_back == "tlv" else "UNDELIV 011"
             assert receipts[-1] == Receipt("first", accepted.message_id, "failed", reason)
             smsc.behave(state=3, error=0)
-            accepted = await way.submit(part())
+            accepted = await submit(way, part())
             await until(lambda: len(receipts) >= 52)
             assert receipts[-1] == Receipt("first", accepted.message_id, "expired", "EXPIRED")
             smsc.behave(state=1)
-            await way.submit(part())
+            await submit(way, part())
             await until(lambda: count(way, "intermediate") == 1)
             assert len(receipts) == 52
 
@@ -172,7 +172,7 @@ def test_receipts_that_write_ids_in_another_way(
 
     async def run() -> None:
         async with gateway(settings(smsc.port, receipt_ids=receipt_ids)) as (way, receipts):
-            accepted = await way.submit(part())
+            accepted = await submit(way, part())
             await until(lambda: receipts)
             assert receipts[0].message_id == accepted.message_id
 
@@ -184,11 +184,11 @@ def test_doubled_and_unknown_receipts_are_handed_on(make_smsc: MakeSmsc) -> None
 
     async def run() -> None:
         async with gateway(settings(smsc.port)) as (way, receipts):
-            accepted = await way.submit(part())
+            accepted = await submit(way, part())
             await until(lambda: len(receipts) == 2)
             assert {receipt.message_id for receipt in receipts} == {accepted.message_id}
             smsc.behave(unknown_ids=1, receipts=1)
-            await way.submit(part())
+            await submit(way, part())
             await until(lambda: len(receipts) == 3)
             assert receipts[-1].message_id.startswith("none")
 
@@ -202,7 +202,7 @@ def test_what_subscribers_write_is_dropped(make_smsc: MakeSmsc) -> None:
         async with gateway(settings(smsc.port)) as (way, receipts):
             smsc.do("message")
             await until(lambda: count(way, "message") == 1)
-            assert isinstance(await way.submit(part()), Accepted)
+            assert isinstance(await submit(way, part()), Accepted)
             assert receipts == []
 
     asyncio.run(run())
@@ -217,21 +217,21 @@ def test_an_smsc_that_has_too_many_is_left_alone_for_longer_each_time(make_smsc:
             waited = []
             for _ in range(3):
                 with pytest.raises(NotTakenError) as error:
-                    await way.submit(part())
+                    await submit(way, part())
                 assert state(way) == "backing-off"
                 waited.append(error.value.after)
                 had = smsc.count()
                 with pytest.raises(NotTakenError):
-                    await way.submit(part())
+                    await submit(way, part())
                 assert smsc.count() == had
                 await until(lambda: state(way) == "bound")
             assert waited[2] > waited[0]
             assert count(way, "throttled") == 3
             smsc.behave(status=0)
-            await way.submit(part())
+            await submit(way, part())
             smsc.behave(status=status)
             with pytest.raises(NotTakenError) as error:
-                await way.submit(part())
+                await submit(way, part())
             assert error.value.after <= 0.1
 
     asyncio.run(run())
@@ -245,15 +245,15 @@ def test_statuses(make_smsc: MakeSmsc) -> None:
             for status, reason in ((0x0B, "ESME_RINVDSTADR"), (0x45, "ESME_RSUBMITFAIL"), (0x400, "0x00000400")):
                 smsc.behave(status=status)
                 with pytest.raises(RefusedError) as refused:
-                    await way.submit(part())
+                    await submit(way, part())
                 assert (refused.value.smsc, refused.value.reason) == ("first", reason)
             for status in (0x08, 0x64):
                 smsc.behave(status=status)
                 with pytest.raises(NotTakenError):
-                    await way.submit(part())
+                    await submit(way, part())
             assert state(way) == "bound"
             with pytest.raises(RefusedError):
-                await way.submit(part(to="+99900000001"))
+                await submit(way, part(to="+99900000001"))
             assert count(way, "refused") == 4 and count(way, "temporary") == 2
 
     asyncio.run(run())
@@ -283,11 +283,11 @@ def test_answers_that_come_late_or_twice_or_never(make_smsc: MakeSmsc) -> None:
     async def run() -> None:
         async with gateway(settings(smsc.port, response_timeout=0.3)) as (way, _):
             with pytest.raises(UnansweredError) as error:
-                await way.submit(part())
+                await submit(way, part())
             assert error.value.reason == "no answer"
             await until(lambda: count(way, "late") == 1)
             smsc.behave(late=0, twice=1)
-            await way.submit(part())
+            await submit(way, part())
             await until(lambda: count(way, "unexpected") == 1)
             smsc.behave(twice=0, silent_every=10)
             results = await submit_all(way, [part() for _ in range(100)])
@@ -302,10 +302,10 @@ def test_a_part_that_was_given_up_keeps_its_place_in_the_window(make_smsc: MakeS
 
     async def run() -> None:
         async with gateway(settings(smsc.port, window=1)) as (way, _):
-            given_up = asyncio.create_task(way.submit(part()))
+            given_up = asyncio.create_task(submit(way, part()))
             await until(lambda: count(way, "submitted") == 1)
             given_up.cancel()
-            next_one = asyncio.create_task(way.submit(part()))
+            next_one = asyncio.create_task(submit(way, part()))
             await asyncio.sleep(0.05)
             assert count(way, "submitted") == 1 and count(way, "window_in_use") == 1
             assert isinstance(await next_one, Accepted)
@@ -318,12 +318,14 @@ def test_what_was_not_written_when_it_was_given_up_is_never_written(make_smsc: M
     smsc = make_smsc()
 
     async def run() -> None:
-        async with gateway(settings(smsc.port)) as (way, _):
-            given_up = asyncio.create_task(way.submit(part()))
+        async with gateway(settings(smsc.port, window=1)) as (way, _):
+            given_up = asyncio.create_task(submit(way, part()))
+            after = asyncio.create_task(submit(way, part("after")))
             await asyncio.sleep(0)
             given_up.cancel()
-            await asyncio.gather(given_up, return_exceptions=True)
-            await way.submit(part("after"))
+            async with asyncio.timeout(2):
+                await asyncio.gather(given_up, after, return_exceptions=True)
+            assert isinstance(after.result(), Accepted)
             assert len(smsc.submits()) == 1
 
     asyncio.run(run())
@@ -336,7 +338,7 @@ def test_the_window_and_the_rate_are_kept(make_smsc: MakeSmsc) -> None:
         loop = asyncio.get_running_loop()
         async with gateway(settings(smsc.port, window=7)) as (way, _):
             most = 0
-            tasks = [asyncio.create_task(way.submit(part())) for _ in range(70)]
+            tasks = [asyncio.create_task(submit(way, part())) for _ in range(70)]
             while not all(task.done() for task in tasks):
                 most = max(most, count(way, "window_in_use"))
                 await asyncio.sleep(0.005)
@@ -360,7 +362,7 @@ def test_a_connection_that_drops_leaves_its_parts_unanswered(make_smsc: MakeSmsc
             results = await submit_all(way, [part() for _ in range(50)])
             assert kinds(results) == {"UnansweredError": 50}
             await until(lambda: state(way) == "bound")
-            assert isinstance(await way.submit(part()), Accepted)
+            assert isinstance(await submit(way, part()), Accepted)
 
     asyncio.run(run())
 
@@ -370,7 +372,7 @@ def test_kill_9_in_mid_window(make_smsc: MakeSmsc) -> None:
 
     async def run() -> None:
         async with gateway(settings(smsc.port, window=50)) as (way, _):
-            tasks = [asyncio.create_task(way.submit(part())) for _ in range(2000)]
+            tasks = [asyncio.create_task(submit(way, part())) for _ in range(2000)]
             await until(lambda: count(way, "accepted") >= 300)
             smsc.kill()
             results = kinds(await asyncio.gather(*tasks, return_exceptions=True))
@@ -380,7 +382,7 @@ def test_kill_9_in_mid_window(make_smsc: MakeSmsc) -> None:
             assert results["Accepted"] + results["UnansweredError"] + results["NotTakenError"] == 2000
             assert state(way) == "connecting"
             with pytest.raises(NotTakenError):
-                await way.submit(part())
+                await submit(way, part())
 
     asyncio.run(run())
 
@@ -391,23 +393,23 @@ def test_the_second_smsc_stands_by(make_smsc: MakeSmsc) -> None:
     async def run() -> None:
         both = (settings(first.port), settings(second.port, "second"))
         async with gateway(*both) as (way, _):
-            assert (await way.submit(part())).smsc == "first"
+            assert (await submit(way, part())).smsc == "first"
             first.behave(status=0x58)
             with pytest.raises(NotTakenError) as error:
-                await way.submit(part())
+                await submit(way, part())
             assert error.value.after <= 0.1
-            assert (await way.submit(part())).smsc == "second"
+            assert (await submit(way, part())).smsc == "second"
             first.behave(status=0)
             await until(lambda: state(way) == "bound")
-            assert (await way.submit(part())).smsc == "first"
+            assert (await submit(way, part())).smsc == "first"
             # Its connection is lost, and made again: with a bind that is refused it stays away.
             first.behave(password="another")
             first.do("hang up")
             await until(lambda: state(way) == "connecting")
-            assert (await way.submit(part())).smsc == "second"
+            assert (await submit(way, part())).smsc == "second"
             first.behave(password="secret")
             await until(lambda: state(way) == "bound")
-            assert (await way.submit(part())).smsc == "first"
+            assert (await submit(way, part())).smsc == "first"
             first.do("unbind")
             await until(lambda: count(way, "disconnects") >= 2)
             await until(lambda: state(way) == "bound")
@@ -452,7 +454,7 @@ def test_an_smsc_that_stops_in_its_tracks(make_smsc: MakeSmsc) -> None:
             assert set(results) == {"UnansweredError", "NotTakenError"}
             smsc.pause(False)
             await until(lambda: state(way) == "bound")
-            assert isinstance(await way.submit(part()), Accepted)
+            assert isinstance(await submit(way, part()), Accepted)
 
     asyncio.run(run())
 
@@ -462,11 +464,11 @@ def test_close_waits_for_answers_and_unbinds(make_smsc: MakeSmsc) -> None:
 
     async def run() -> None:
         async with gateway(settings(smsc.port)) as (way, _):
-            task = asyncio.create_task(way.submit(part()))
+            task = asyncio.create_task(submit(way, part()))
             await until(lambda: count(way, "submitted") == 1)
         assert isinstance(await task, Accepted)
         with pytest.raises(NotTakenError):
-            await way.submit(part())
+            await submit(way, part())
 
     asyncio.run(run())
 
@@ -482,7 +484,7 @@ def test_passwords(make_smsc: MakeSmsc, tmp_path: Path, caplog: pytest.LogCaptur
         async with gateway(at, bound=()) as (way, _):
             await until(lambda: count(way, "disconnects") >= 1)
             with pytest.raises(NotTakenError):
-                await way.submit(part("тайна"))
+                await submit(way, part("тайна"))
             file.write_text("geheim\n")
             await until(lambda: state(way) == "bound")
             smsc.behave(status=0x0B)
@@ -523,7 +525,7 @@ def test_tls(make_smsc: MakeSmsc, tmp_path: Path) -> None:
             await refused(at(port, ours))
         async with relay(smsc.port, server, clients=ours.file) as port:
             async with gateway(at(port, ours, client)) as (way, _):
-                assert isinstance(await way.submit(part()), Accepted)
+                assert isinstance(await submit(way, part()), Accepted)
             await refused(at(port, ours))
             await refused(at(port, ours, foreign))
 

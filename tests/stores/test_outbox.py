@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -39,6 +40,10 @@ async def queue(store: Store, numbers: range) -> None:
         for n in numbers
     ]
     await put(store, of)
+
+
+def has_submitted(gateway: FakeGateway, parts: int) -> bool:
+    return len(gateway.submitted) >= parts
 
 
 def over_count(outbox: Outbox) -> int:
@@ -275,8 +280,7 @@ async def test_a_stop_in_between_loses_nothing(nodes: Nodes) -> None:
     parts = 1
     while (before := len(gateway.submitted)) < parts:
         outbox = sending.outbox()
-        enough = min(before + 9, parts) if parts > 1 else 9
-        await sending.run(outbox, lambda: len(gateway.submitted) >= enough)  # noqa: B023
+        await sending.run(outbox, partial(has_submitted, gateway, min(before + 9, parts) if parts > 1 else 9))
         parts = 20 * gateway.submitted[0].of
     texts = gateway.texts()
     assert len(texts) == 20 and all(len(said) == 1 for said in texts.values())

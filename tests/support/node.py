@@ -23,6 +23,7 @@ from support.diameter import PATIENCE, Client
 EIR = Path(sys.executable).with_name("eir")
 """The command as the wheel installs it."""
 KZ = Path(__file__).parents[2] / "config" / "countries" / "kz.toml"
+TEXTS = KZ.parents[1] / "sms" / "kz.toml"
 START_PATIENCE = 30.0
 """Seconds to wait for the ready line."""
 
@@ -44,6 +45,9 @@ def write_config(directory: Path, settings: Settings | None = None) -> Path:
         assert old in country
         country = country.replace(old, new)
     (countries / "test.toml").write_text(country)
+    texts = directory / "sms"
+    texts.mkdir(exist_ok=True)
+    (texts / "test.toml").write_text(TEXTS.read_text())
     base: Settings = {
         "node": {"country": "test", "directory": str(directory / "state"), "workers": 1},
         "diameter": {"listen": ["127.0.0.1:0"]},

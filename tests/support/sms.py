@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sms.gateway import Accepted, Part, Receipt
+from sms.gateway import Accepted, Part, Receipt, submit
 from sms.settings import SmscSettings
 from sms.smpp import SmppGateway
 
@@ -78,4 +78,4 @@ def count(made: SmppGateway, name: str, number: int = 0) -> int:
 async def submit_all(made: SmppGateway, parts: Iterable[Part]) -> list[Accepted | BaseException]:
     """What became of each; none may take for ever."""
     async with asyncio.timeout(PATIENCE):
-        return await asyncio.gather(*map(made.submit, parts), return_exceptions=True)
+        return await asyncio.gather(*(submit(made, each) for each in parts), return_exceptions=True)

@@ -109,8 +109,9 @@ while (1) {
         }
     }
     while (@later && $later[0][0] <= time) { (shift @later)->[1]->() }
-    for my $line (values %lines) { $line->flush_out or hang_up($line) }
+    # Who has an answer finds the submit in the record.
     $record->flush;
+    for my $line (values %lines) { $line->flush_out or hang_up($line) }
 }
 
 sub set {
@@ -122,6 +123,7 @@ sub set {
     elsif ($text =~ /^(\w+)=(.*)$/ && exists $how{$1}) { $how{$1} = $2 }
     else { die "not known: $text\n" }
     if ($record) {
+        $record->flush;
         for my $line (values %lines) { $line->flush_out }
         print "ok\n";
     }

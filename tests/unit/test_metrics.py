@@ -6,6 +6,7 @@ import time
 import urllib.request
 from collections import Counter
 from ipaddress import ip_address
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -16,6 +17,9 @@ from eir.metrics import NodeCollector
 from eir.timers.keeper import Keeper, KeeperState
 from eir.timers.store import Counts
 from eir.timers.sweep import Sweep, SweepState
+from sms.outbox import OutboxState
+from sms.reminders import Planned, RemindersState
+from sms.service import Messages
 
 if TYPE_CHECKING:
     from eir import _core
@@ -65,6 +69,18 @@ PROMISED = {
     "eir_sweep_ended_total": ("counter", set()),
     "eir_in_use_pairs": ("gauge", set()),
     "eir_in_use_dropped_total": ("counter", set()),
+    "eir_sms_leading": ("gauge", set()),
+    "eir_sms_stopped": ("gauge", set()),
+    "eir_sms_active": ("gauge", set()),
+    "eir_sms_oldest_seconds": ("gauge", set()),
+    "eir_sms_messages_total": ("counter", {"kind", "state", "reason"}),
+    "eir_sms_parts_total": ("counter", {"outcome"}),
+    "eir_sms_receipts_unknown_total": ("counter", set()),
+    "eir_sms_reminders_queued": ("gauge", set()),
+    "eir_sms_reminders_passes": ("gauge", set()),
+    "eir_smsc_up": ("gauge", {"smsc"}),
+    "eir_smsc_window_in_use": ("gauge", {"smsc"}),
+    "eir_smsc_events_total": ("counter", {"smsc", "event"}),
     "eir_lists_valid": ("gauge", set()),
     "eir_overlay_entries": ("gauge", set()),
     "eir_lists_sequence": ("gauge", set()),
@@ -185,11 +201,33 @@ class FakeSweep:
     state = SweepState(leading=True, expired=4, ended=5, counts=Counts(running=10, stopped=2, expired=3, queued=6))
 
 
+class FakeMessages:
+    """What the collector reads of what sends messages."""
+
+    outbox = SimpleNamespace(
+        state=OutboxState(
+            leading=True,
+            stopped="paused",
+            outcomes=Counter({("reminder", "failed", "unanswered"): 2}),
+            parts=Counter({"accepted": 7}),
+            receipts_unknown=1,
+            oldest=1,
+            active=3,
+        )
+    )
+    planner = SimpleNamespace(state=RemindersState(planned=Planned(20260101, 1, None, 9)))
+    gateway = SimpleNamespace(
+        status=lambda: [
+            {"name": "first", "state": "bound", "accepted": 5, "window_in_use": 2, "window": 10, "rate": 0.0}
+        ]
+    )
+
+
 def collector(age: int | None = 0, stale_after: int = 3600) -> NodeCollector:
     created_at = None if age is None else int(time.time()) - age
     node, server = cast("_core.Node", FakeNode(created_at)), cast(DiameterServer, FakeServer())
     keeper, sweep = cast(Keeper, FakeKeeper()), cast(Sweep, FakeSweep())
-    return NodeCollector(node, server, keeper, sweep, stale_after)
+    return NodeCollector(node, server, keeper, sweep, cast(Messages, FakeMessages()), stale_after)
 
 
 def samples(of: NodeCollector) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
