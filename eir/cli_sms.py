@@ -57,7 +57,8 @@ def preview(
     path: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Show a text as a phone will, cut into its parts, and what it is where IIN or number are unknown."""
-    from sms.templates import ANSWERS, KINDS, TemplateError, Templates, Values
+    from sms.setup import read_texts
+    from sms.templates import ANSWERS, KINDS, TemplateError, Values
 
     kinds = [known for known in (*KINDS, *ANSWERS) if kind in (known, "all")]
     if not kinds:
@@ -65,7 +66,7 @@ def preview(
     file = _texts_file(path) if texts is None else texts
     languages = _LANGUAGES if language == "both" else (language,)
     try:
-        loaded = Templates.load(file, style, obligations_link, languages)
+        loaded = read_texts(file, style, obligations_link, languages)
         key = _core.imei_key(imei)
     except (TemplateError, ValueError) as error:
         raise CommandError(str(error)) from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
+from random import Random
 
 
 class Delay:
     """Seconds to wait, twice as many each time, with chance in them so that not all come at once."""
 
-    def __init__(self, rng: random.Random, least: float, most: float) -> None:
+    def __init__(self, rng: Random, least: float, most: float) -> None:
         self._rng, self._least, self._most = rng, least, most
         self._next = least
 

@@ -6,6 +6,7 @@ the key.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +17,8 @@ from sms.gateway import Gateway
 from sms.hours import Hours, parse_time
 from sms.outbox import OutboxSettings
 from sms.reminders import ReminderSettings
-from sms.settings import FileSettings
-from sms.templates import TemplateError, Templates
+from sms.settings import FileSettings, SmscSettings
+from sms.templates import Style, TemplateError, Templates
 
 
 class Setup(NamedTuple):
@@ -37,19 +38,14 @@ def read(path: Path, config: Config) -> Setup:
     sms = config.sms
     texts = config.path(sms.texts) if sms.texts else path.parent / "sms" / f"{config.node.country}.toml"
     try:
-        templates = Templates.load(texts, sms.style, sms.obligations_link)
+        templates = read_texts(texts, sms.style, sms.obligations_link)
     except TemplateError as error:
         raise ConfigError(str(error)) from error
     window = ReminderSettings(*(parse_time(getattr(sms.reminders, key)) for key in ReminderSettings._fields))
     # Who has no known language gets both.
     parts = sum(templates.most_parts("reminder", (language,), sms.concatenation) for language in templates.languages)
-    rate = (
-        sms.smsc[0].rate
-        if sms.gateway == "smpp"
-        else sms.webhook.rate
-        if sms.gateway == "webhook" and sms.webhook
-        else 0.0
-    )
+    rates = {"smpp": sms.smsc[0].rate if sms.smsc else 0.0, "webhook": sms.webhook.rate}
+    rate = rates.get(sms.gateway, 0.0)
     seconds = (window.end.hour - window.begin.hour) * 3600 + (window.end.minute - window.begin.minute) * 60
     if rate and sms.reminders.devices * parts > rate * seconds:
         raise ConfigError(
@@ -70,23 +66,44 @@ def read(path: Path, config: Config) -> Setup:
     return Setup(templates, outbox, window, parts, rate)
 
 
+def read_texts(
+    path: Path, style: Style, obligations_link: str = "", languages: Iterable[str] = ("kk", "ru")
+) -> Templates:
+    """Reads and checks a file of texts. Raises TemplateError."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TemplateError(f"{path}: {error.strerror}") from error
+    return Templates.parse(content, str(path), style, obligations_link, languages)
+
+
 def gateway(config: Config) -> Gateway | None:
     """The way out that is configured; None: there is none. What is not used is not loaded."""
     sms = config.sms
     if sms.gateway == "smpp":
         from sms.smpp import SmppGateway
 
-        return SmppGateway([structs.replace(smsc, concatenation=sms.concatenation) for smsc in sms.smsc])
+        return SmppGateway([_smsc(config, smsc) for smsc in sms.smsc])
     if sms.gateway == "webhook":
         from sms.webhook import WebhookGateway
 
-        assert sms.webhook is not None
-        return WebhookGateway(sms.webhook)
+        files = {key: _path(config, getattr(sms.webhook, key)) for key in ("token_file", "ca_file")}
+        return WebhookGateway(structs.replace(sms.webhook, **files))
     if sms.gateway == "file":
         from sms.file_gateway import FileGateway
 
         return FileGateway(FileSettings(path=str(config.path(sms.file))))
     return None
+
+
+def _smsc(config: Config, smsc: SmscSettings) -> SmscSettings:
+    names = ("password_file", "ca_file", "certificate_file", "key_file")
+    files = {key: _path(config, getattr(smsc, key)) for key in names}
+    return structs.replace(smsc, concatenation=config.sms.concatenation, **files)
+
+
+def _path(config: Config, name: str) -> str:
+    return str(config.path(name)) if name else ""
 
 
 def _stop_list(config: Config) -> frozenset[str]:

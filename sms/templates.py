@@ -1,8 +1,8 @@
 """The texts that subscribers read: a file of templates in, a text with a device's values out.
 
-`Templates.load` reads a file like `config/sms/kz.toml`, whose head says how templates are written; everything else is
-pure. What is wrong in a file is found when it is loaded: a text that was loaded can be rendered with every value known
-or unknown, and each way is whole sentences, since what may be unknown can stand only in brackets that go with it.
+The head of `config/sms/kz.toml` says how templates are written. What is wrong in a file is found when it is loaded: a
+text that was loaded can be rendered with every value known or unknown, and each way is whole sentences, since what may
+be unknown can stand only in brackets that go with it. Pure; `setup` reads the file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import datetime
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import msgspec
@@ -118,17 +117,6 @@ class Templates(Struct, frozen=True):
     """The texts of this style and these languages whose wording is to be confirmed."""
     _texts: Mapping[tuple[str, str], _Template]
     _iin: Mapping[str, str]
-
-    @classmethod
-    def load(
-        cls, path: Path, style: Style, obligations_link: str = "", languages: Iterable[str] = ("kk", "ru")
-    ) -> Templates:
-        """Reads and checks a file of texts. Raises TemplateError."""
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise TemplateError(f"{path}: {error.strerror}") from error
-        return cls.parse(content, str(path), style, obligations_link, languages)
 
     @classmethod
     def parse(

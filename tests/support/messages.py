@@ -15,11 +15,11 @@ from eir.timers.store import Store
 from sms.gateway import Accepted, NotTakenError, OnReceipt, Part, Receipt, RefusedError, Slot, UnansweredError
 from sms.hours import Hours
 from sms.outbox import Outbox, OutboxSettings
-from sms.templates import Templates
+from sms.setup import read_texts
 from support.stores import NOON, RULES
 
 TEXTS = Path(__file__).parents[2] / "config" / "sms" / "kz.toml"
-TEMPLATES = Templates.load(TEXTS, "friendly", "")
+TEMPLATES = read_texts(TEXTS, "friendly", "")
 
 Outcome = Literal["accepted", "refused", "not-taken", "unanswered", "never"]
 ALL_DAY = Hours(OutboxSettings().quiet.begin, OutboxSettings().quiet.begin)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sms.segment import segment
+from sms.setup import read_texts
 from sms.templates import ANSWERS, KINDS, LONGEST, STYLES, Answer, Draft, Kind, Style, TemplateError, Templates, Values
 
 TEXTS = Path(__file__).parents[3] / "config" / "sms" / "kz.toml"
@@ -138,7 +139,7 @@ KNOWLEDGE = (ALL, ALL._replace(iin=""), ALL._replace(msisdn=""), ALL._replace(ii
 
 
 def load(style: Style = "friendly", link: str = TERMS) -> Templates:
-    return Templates.load(TEXTS, style, link)
+    return read_texts(TEXTS, style, link)
 
 
 def expected(style: Style, kind: Kind | Answer, language: str, way: int) -> str:
@@ -210,7 +211,7 @@ def test_drafts_are_those_in_use() -> None:
     legal = [Draft("grey-granted", "kk"), Draft("black-expired", "kk")]
     assert sorted(load().drafts) == sorted(both)
     assert sorted(load("legal").drafts) == sorted(both + legal)
-    assert set(Templates.load(TEXTS, "legal", TERMS, ("ru",)).drafts) == set(both[1::2])
+    assert set(read_texts(TEXTS, "legal", TERMS, ("ru",)).drafts) == set(both[1::2])
 
 
 def parse(
@@ -291,6 +292,6 @@ def test_a_language_that_is_not_asked_for_may_be_missing() -> None:
 
 def test_a_file_that_is_not_there_or_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(TemplateError, match=r"none\.toml: No such file"):
-        Templates.load(tmp_path / "none.toml", "friendly")
+        read_texts(tmp_path / "none.toml", "friendly")
     with pytest.raises(TemplateError, match=r"^kz\.toml: .*utf-8"):
         Templates.parse(b"\xff", "kz.toml", "friendly")
