@@ -7,10 +7,10 @@ be unknown can stand only in brackets that go with it. Pure; `setup` reads the f
 
 from __future__ import annotations
 
-import datetime
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from datetime import date as Day
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import msgspec
@@ -54,11 +54,11 @@ class Values(NamedTuple):
     """5 to 15 digits; what is not, is unknown."""
     iin: str = ""
     """12 digits; what is not, is unknown."""
-    date: datetime.date | None = None
+    date: Day | None = None
     """The last day of temporary access."""
 
 
-LONGEST: Final = Values("9" * 14, "9" * 15, "9" * 12, datetime.date(2099, 12, 31))
+LONGEST: Final = Values("9" * 14, "9" * 15, "9" * 12, Day(2099, 12, 31))
 """Values whose texts are as long as any."""
 
 
