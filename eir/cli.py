@@ -236,7 +236,10 @@ def _show_load(report: _core.LoadReport) -> None:
 @config_cli.command("check")
 def config_check(path: ConfigOption = DEFAULT_CONFIG) -> None:
     """Say whether the node would start with this configuration."""
+    from sms import setup
+
     settings, country = config.load(path)
+    setup.read(path, settings)
     print(f"{path}: sound; {settings.node.origin_host}, {country.name}, {len(settings.diameter.peers)} peer entries")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from eir import config, control
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +23,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable outpu
 
 class CommandError(Exception):
     """A command cannot do what it was asked; the text is for the person who asked."""
+
+
+def ask_node(path: Path, command: str, /, *, patience: float = 60.0, **arguments: Any) -> Any:
+    """What the running node answers to a command that may take so many seconds. Raises ControlError, ConfigError."""
+    settings, _ = config.load(path)
+    return control.ask_patiently(settings.path(settings.control.socket), patience, command, **arguments)
 
 
 def new_console() -> Console:

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from eir import _core, config, control
-from eir.cli_options import DEFAULT_CONFIG, CommandError, ConfigOption, JsonOption
+from eir import _core, config
+from eir.cli_options import DEFAULT_CONFIG, CommandError, ConfigOption, JsonOption, ask_node
 
 grey_cli = typer.Typer(no_args_is_help=True, help="Timers of temporary access: look at them and change them.")
 store_cli = typer.Typer(no_args_is_help=True, help="The store of timers.")
@@ -34,11 +34,6 @@ UnmaskOption = Annotated[bool, typer.Option("--unmask", help="Show subscribers' 
 DevicesArgument = Annotated[list[str] | None, typer.Argument(help="IMEIs.")]
 FileOption = Annotated[Path | None, typer.Option("--file", exists=True, dir_okay=False, help="More IMEIs, one a line.")]
 DayOption = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"])]
-
-
-def _ask(path: Path, command: str, /, *, patience: float = 60.0, **arguments: Any) -> Any:
-    settings, _ = config.load(path)
-    return control.ask_patiently(settings.path(settings.control.socket), patience, command, **arguments)
 
 
 def _zone(path: Path) -> Any:
@@ -89,7 +84,7 @@ def grey_list(
 def _pages(path: Path, most: int, **ask: Any) -> Iterator[dict[str, Any]]:
     after = None
     while most > 0:
-        told = _ask(path, "grey-list", patience=_LONG, most=min(most, 1000), after=after, **ask)
+        told = ask_node(path, "grey-list", patience=_LONG, most=min(most, 1000), after=after, **ask)
         yield from told["timers"][:most]
         most -= len(told["timers"])
         after = told["next"]
@@ -102,7 +97,7 @@ def grey_show(
     imei: str, unmask: UnmaskOption = False, as_json: JsonOption = False, path: ConfigOption = DEFAULT_CONFIG
 ) -> None:
     """Show one device's timer, what was done to it, and the subscribers seen in it."""
-    told = _ask(path, "grey-show", imei=_key(imei), unmask=unmask)
+    told = ask_node(path, "grey-show", imei=_key(imei), unmask=unmask)
     if as_json:
         print(json.dumps(told))
     else:
@@ -197,7 +192,7 @@ def _act(path: Path, kind: str, imeis: list[str] | None, file: Path | None, dry_
     done = without = 0
     in_force = True
     for first in range(0, len(keys), _DEVICES):
-        told = _ask(path, "grey-act", act=kind, imeis=keys[first : first + _DEVICES], dry_run=dry_run, **ask)
+        told = ask_node(path, "grey-act", act=kind, imeis=keys[first : first + _DEVICES], dry_run=dry_run, **ask)
         for row in told.get("timers", ()):
             print(f"{row['imei']}  {_brief(row['before'])}  ->  {_brief(row['after'])}")
         for imei in told.get("without", ()):
@@ -225,7 +220,7 @@ def grey_replace(
     old: str, new: str, reason: ReasonOption, agent: AgentOption, path: ConfigOption = DEFAULT_CONFIG
 ) -> None:
     """Carry a timer over to the IMEI that an authorised service centre has given the device."""
-    told = _ask(path, "grey-replace", old=_key(old), new=_key(new), agent=agent, reason=reason)
+    told = ask_node(path, "grey-replace", old=_key(old), new=_key(new), agent=agent, reason=reason)
     print("carried over")
     _tell_if_waiting(told["in_force"])
 
@@ -242,7 +237,9 @@ def grey_shift(
 ) -> None:
     """Move the deadlines of many timers by a rule (an amnesty); `unshift` takes it back."""
     bounds = {"first": first.date().isoformat(), "last": last.date().isoformat()}
-    told = _ask(path, "grey-shift", patience=_LONG, days=days, agent=agent, reason=reason, dry_run=dry_run, **bounds)
+    told = ask_node(
+        path, "grey-shift", patience=_LONG, days=days, agent=agent, reason=reason, dry_run=dry_run, **bounds
+    )
     _show_shifted(told)
 
 
@@ -255,7 +252,7 @@ def grey_unshift(
     path: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Take a shift back."""
-    told = _ask(path, "grey-unshift", patience=_LONG, id=identity, agent=agent, reason=reason, dry_run=dry_run)
+    told = ask_node(path, "grey-unshift", patience=_LONG, id=identity, agent=agent, reason=reason, dry_run=dry_run)
     _show_shifted(told)
 
 
@@ -272,7 +269,7 @@ def _show_shifted(told: dict[str, Any]) -> None:
 @grey_cli.command("shifts")
 def grey_shifts(as_json: JsonOption = False, path: ConfigOption = DEFAULT_CONFIG) -> None:
     """List the shifts in force."""
-    shifts, zone = _ask(path, "grey-shifts"), _zone(path)
+    shifts, zone = ask_node(path, "grey-shifts"), _zone(path)
     for shift in shifts:
         if as_json:
             print(json.dumps(shift))
@@ -290,7 +287,7 @@ def why(
     path: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Say why a device is answered as it is: rule, list entry, timer and its history, last answers."""
-    told = _ask(path, "why", imei=_key(imei), imsi=imsi, unmask=unmask)
+    told = ask_node(path, "why", imei=_key(imei), imsi=imsi, unmask=unmask)
     if as_json:
         print(json.dumps(told))
         return
@@ -324,14 +321,14 @@ def why(
 @store_cli.command("backup")
 def store_backup(output: Path, path: ConfigOption = DEFAULT_CONFIG) -> None:
     """Copy the running node's SQLite store into a file, whole and of one moment."""
-    _ask(path, "store-backup", patience=_LONG, path=str(output.absolute()))
+    ask_node(path, "store-backup", patience=_LONG, path=str(output.absolute()))
     print(f"{output}: written")
 
 
 @store_cli.command("check")
 def store_check(path: ConfigOption = DEFAULT_CONFIG) -> None:
     """Look at the whole store and say what is wrong with it."""
-    problems = _ask(path, "store-check", patience=_LONG)
+    problems = ask_node(path, "store-check", patience=_LONG)
     for problem in problems:
         print(problem)
     if problems:

@@ -17,6 +17,7 @@ from typing import Literal
 
 from eir import _core, config, control
 from eir.config import Config, ConfigError
+from sms import setup
 
 _SLOW_SYNC_MS = 20.0
 _LITTLE_DISK = 1 << 30
@@ -39,6 +40,7 @@ def examine(path: Path) -> Iterator[Finding]:
         yield Finding("fail", "configuration", str(error))
         return
     yield Finding("ok", "configuration", f"{path}, {country.name}")
+    yield from _messages(path, settings)
     yield from _clock()
     yield from _directory(settings)
     yield from _journal(settings)
@@ -46,6 +48,20 @@ def examine(path: Path) -> Iterator[Finding]:
     yield from _descriptors(settings)
     yield from _realtime()
     yield from _node(settings)
+
+
+def _messages(path: Path, settings: Config) -> Iterator[Finding]:
+    try:
+        read = setup.read(path, settings)
+    except ConfigError as error:
+        yield Finding("fail", "messages", str(error))
+        return
+    if read.templates.drafts:
+        names = ", ".join(f"{draft.kind} {draft.language}" for draft in read.templates.drafts)
+        yield Finding("warn", "texts", f"drafts that nobody has confirmed: {names}")
+    text = {"off": "are not sent", "file": f"are only written to {settings.path(settings.sms.file)}"}
+    known = text.get(settings.sms.gateway, f"go out by {settings.sms.gateway}")
+    yield Finding("warn" if settings.sms.gateway in text else "ok", "messages", known)
 
 
 def _clock() -> Iterator[Finding]:

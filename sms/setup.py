@@ -36,9 +36,8 @@ class Setup(NamedTuple):
 def read(path: Path, config: Config) -> Setup:
     """What a configuration, read from `path`, says of messages. Raises ConfigError."""
     sms = config.sms
-    texts = config.path(sms.texts) if sms.texts else path.parent / "sms" / f"{config.node.country}.toml"
     try:
-        templates = read_texts(texts, sms.style, sms.obligations_link)
+        templates = read_texts(texts_file(path, config), sms.style, sms.obligations_link)
     except TemplateError as error:
         raise ConfigError(str(error)) from error
     window = ReminderSettings(*(parse_time(getattr(sms.reminders, key)) for key in ReminderSettings._fields))
@@ -64,6 +63,11 @@ def read(path: Path, config: Config) -> Setup:
         stop_list=_stop_list(config),
     )
     return Setup(templates, outbox, window, parts, rate)
+
+
+def texts_file(path: Path, config: Config) -> Path:
+    """The file of texts of a configuration that was read from `path`."""
+    return config.path(config.sms.texts) if config.sms.texts else path.parent / "sms" / f"{config.node.country}.toml"
 
 
 def read_texts(

@@ -52,6 +52,7 @@ def write_config(directory: Path, settings: Settings | None = None) -> Path:
         "node": {"country": "test", "directory": str(directory / "state"), "workers": 1},
         "diameter": {"listen": ["127.0.0.1:0"]},
         "metrics": {"listen": "127.0.0.1:0"},
+        "sms": {"gateway": "off"},
     }
     given = settings or {}
     merged = {name: {**base.get(name, {}), **given.get(name, {})} for name in (*base, *given)}

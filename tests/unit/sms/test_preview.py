@@ -105,7 +105,6 @@ def test_a_text_in_septets(tmp_path: Path) -> None:
         (("reminder", "--imei", "12"), "not an IMEI"),
         (("reminder", "--coding", "gsm7"), "reminder, kk: not in the GSM 7 bit alphabet: "),
         (("reminder", "--texts", "none.toml"), r"none\.toml: No such file"),
-        (("grey-granted", "--style", "legal", "--obligations-link", ""), "obligations_link is not configured"),
     ],
 )
 def test_mistakes_are_told_in_a_line(arguments: tuple[str, ...], error: str) -> None:
