@@ -5,6 +5,7 @@ Everything happens in a temporary directory; the node is started and ended here,
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -32,9 +33,16 @@ country = "lab"
 listen = ["127.0.0.1:0"]
 [metrics]
 listen = ""
+[sms]
+texts = "{directory}/sms/kz.toml"
+quiet_from = "00:00"
+quiet_to = "00:00"
 [log]
 level = "warning"
 """
+
+# Of an invented network.
+_SUBSCRIBERS = "imsi,msisdn,iin,language,m2m\n001010000000009,999000000009,,ru,0\n"
 
 # What it is, its IMEI and its subscriber's IMSI; the laboratory's profile has the test network 001 at home.
 _DEVICES = (
@@ -66,6 +74,9 @@ def node(directory: Path) -> Iterator[tuple[Path, int]]:
         shutil.copytree(ROOT / "config" / part, directory / part)
     config = directory / "eir.toml"
     config.write_text(_CONFIG.format(directory=directory))
+    subscribers = directory / "subscribers.csv"
+    subscribers.write_text(_SUBSCRIBERS)
+    eir("subscribers", "import", str(subscribers), "-c", str(config))
     process = subprocess.Popen([str(EIR), "serve", "-c", str(config)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -104,6 +115,17 @@ def show_verdicts(config: Path, port: int) -> None:
     console.print(table)
 
 
+def show_messages(file: Path) -> None:
+    """Waits for the first message and shows it."""
+    end = time.monotonic() + 15
+    while not (file.exists() and file.read_text()):
+        if time.monotonic() > end:
+            sys.exit("no message was written")
+        time.sleep(0.1)
+    message = json.loads(file.read_text().splitlines()[0])
+    console.print(f"to {message['to']}, {message['weight']} short messages: {message['text']}", highlight=False)
+
+
 def main() -> None:
     """Shows the node's main job; ends with 0 where it was done."""
     with tempfile.TemporaryDirectory(prefix="eir-demo-") as name:
@@ -120,6 +142,8 @@ def main() -> None:
             console.print(eir("grey", "extend", *act, *device).strip(), highlight=False)
             console.rule("why is it answered as it is?")
             console.print(eir("why", *device).strip(), highlight=False)
+            console.rule("what its subscriber is told (into a file, for want of an SMSC)")
+            show_messages(directory / "messages.jsonl")
             console.rule("a short load: one connection, window 256")
             known = ("--range", "35900100000001-35900100000003", "--window", "256", "--duration", "3")
             console.print(eir("load", "--to", f"127.0.0.1:{port}", *known).rstrip())

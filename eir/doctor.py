@@ -56,8 +56,8 @@ def _messages(path: Path, settings: Config) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("fail", "messages", str(error))
         return
-    if read.templates.drafts:
-        names = ", ".join(f"{draft.kind} {draft.language}" for draft in read.templates.drafts)
+    if read.drafts:
+        names = ", ".join(f"{draft.kind} {draft.language}" for draft in read.drafts)
         yield Finding("warn", "texts", f"drafts that nobody has confirmed: {names}")
     text = {"off": "are not sent", "file": f"are only written to {settings.path(settings.sms.file)}"}
     known = text.get(settings.sms.gateway, f"go out by {settings.sms.gateway}")

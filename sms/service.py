@@ -62,7 +62,7 @@ class Messages:
         self.gateway = setup.gateway(self._config)
         if self.gateway is None:
             return
-        for kind, language in self._setup.templates.drafts:
+        for kind, language in self._setup.drafts:
             log.warning("a text is a draft that nobody has confirmed", text=kind, language=language)
         name = self._config.node.origin_host
         self.outbox = Outbox(

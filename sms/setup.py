@@ -8,23 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from msgspec import structs
 
 from eir.config import Config, ConfigError
+from eir.timers.store import MessageKind
 from sms.gateway import Gateway
 from sms.hours import Hours, parse_time
 from sms.outbox import OutboxSettings
 from sms.reminders import ReminderSettings
 from sms.settings import FileSettings, SmscSettings
-from sms.templates import Style, TemplateError, Templates
+from sms.templates import Draft, Style, TemplateError, Templates
 
 
 class Setup(NamedTuple):
     """What the node's outbox and reminders are made with."""
 
     templates: Templates
+    drafts: tuple[Draft, ...]
+    """Texts that are sent and that nobody has confirmed."""
     outbox: OutboxSettings
     reminders: ReminderSettings
     parts_of_a_reminder: int
@@ -62,7 +65,8 @@ def read(path: Path, config: Config) -> Setup:
         kept=sms.kept,
         stop_list=_stop_list(config),
     )
-    return Setup(templates, outbox, window, parts, rate)
+    drafts = tuple(draft for draft in templates.drafts if draft.kind in get_args(MessageKind))
+    return Setup(templates, drafts, outbox, window, parts, rate)
 
 
 def texts_file(path: Path, config: Config) -> Path:
