@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime, time
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -9,10 +10,9 @@ from zoneinfo import ZoneInfo
 
 def parse_time(text: str) -> time:
     """ "HH:MM" as a time of the day. Raises ValueError."""
-    hours, separator, minutes = text.partition(":")
-    if not separator or len(hours) != 2 or len(minutes) != 2 or not (hours + minutes).isdecimal():
+    if not re.fullmatch("[0-9]{2}:[0-9]{2}", text):
         raise ValueError(f"{text!r} is no time of the day: HH:MM")
-    return time(int(hours), int(minutes))
+    return time(int(text[:2]), int(text[3:]))
 
 
 def at(day: date, hour: time, zone: ZoneInfo) -> int:
