@@ -17,7 +17,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from datetime import time as time_of_day
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -51,6 +51,7 @@ _REMEMBERED: Final = 100_000
 """Messages whose last step is remembered, should the store forget it."""
 _FORGET_EVERY: Final = 60.0
 _FORGOTTEN: Final = 2000
+_EPOCH: Final = date(1970, 1, 1).toordinal()
 _PATIENCE: Final = 10.0
 """Seconds that parts which were submitted have to be answered when the node stops."""
 
@@ -345,7 +346,7 @@ class Outbox:
         allowed = [True] * len(saying)
         if self._settings.daily_cap and saying:
             imsis = [one.message.imsi for one, _ in saying]
-            allowed = await self._store.queue.allow(day.toordinal(), imsis, self._settings.daily_cap)
+            allowed = await self._store.queue.allow(day.toordinal() - _EPOCH, imsis, self._settings.daily_cap)
         for (one, said), may in zip(saying, allowed, strict=True):
             if may:
                 decided.append((one, self._sent(one, said, now)))

@@ -65,7 +65,10 @@ class Queue(Protocol):
         """The messages that receipts name, as far as they are known; once: the names are forgotten."""
 
     async def allow(self, day: int, imsis: Sequence[str], most: int) -> list[bool]:
-        """Counts a message to each of these subscribers on a day, and says for which there were not `most` before."""
+        """Counts a message to each of these subscribers on a day, and says for which there were not `most` before.
+
+        Days are numbers since 1970.
+        """
 
     async def forget(self, before: int, most: int) -> int:
         """Forgets progress of what was over before then, of reminders also that they were, and names and counts as old.

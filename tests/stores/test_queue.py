@@ -154,10 +154,14 @@ async def test_what_is_long_over_is_forgotten_but_not_that_it_was(nodes: Nodes) 
     await queue.put([reminder(1)])
     keys = [message(1).key, message(2).key, reminder(1).key]
     await queue.step([step(key, b"1", place="over", due=NOON - at) for at, key in enumerate(keys)])
+    today = NOON // DAY
+    assert await queue.allow(today, [message(1).imsi], 1) == [True]
     forgotten = 0
     while found := await queue.forget(NOON, 64):
         forgotten += found
     assert forgotten == 2
+    [again] = await queue.allow(today, [message(1).imsi], 1)
+    assert not again
     assert set(await queue.find([*keys, message(3).key])) == {message(1).key, message(3).key}
     assert await queue.put([reminder(1)]) == 1
     version = (await store.load([FIRST_IMEI + 2]))[FIRST_IMEI + 2].version
