@@ -140,7 +140,7 @@ class Outbox:
         self._store = store
         self._gateway = gateway
         self._directory = directory
-        self._settings = settings
+        self.settings = settings
         self._name = name
         # Tells this process from the one before, whose messages it takes over at once.
         self._sender = f"{name}#{secrets.token_hex(4)}"
@@ -157,7 +157,8 @@ class Outbox:
         self._received = asyncio.Event()
         self._known_receipts: dict[Key, list[Receipt]] = {}
         """Those whose message is known, and that are still to be written."""
-        self._remembered: OrderedDict[Key, bytes] = OrderedDict()
+        self._remembered: OrderedDict[Key, tuple[int, bytes]] = OrderedDict()
+        """When the message was put, and its last step: one that may come again is another one then."""
         self._looked = 0.0
         self._ending = False
         self._hold_until = 0.0
@@ -238,7 +239,7 @@ class Outbox:
         self.state.stopped = self._stopped()
         if not self.state.stopped and await self._store.setting(PAUSED):
             self.state.stopped = "paused"
-        if not self.state.stopped and self._settings.quiet.contain(self._local(now).time()):
+        if not self.state.stopped and self.settings.quiet.contain(self._local(now).time()):
             self.state.stopped = "quiet hours"
         oldest = await self._store.queue.due("waiting", now, 1)
         self.state.oldest = oldest[0].due if oldest else 0
@@ -248,7 +249,7 @@ class Outbox:
 
     async def _slots(self) -> list[Slot]:
         """Room for messages to begin; waits a moment for the first."""
-        most = self._settings.in_flight - len(self._active)
+        most = self.settings.in_flight - len(self._active)
         if most <= 0:
             return []
         try:
@@ -273,7 +274,8 @@ class Outbox:
         found: list[tuple[Outgoing, Progress]] = []
         fresh: list[Outgoing] = []
         for one in due:
-            known = progresses.decode(self._remembered.get(one.message.key, b""))
+            at, last = self._remembered.get(one.message.key, (0, b""))
+            known = progresses.decode(last) if at == one.message.at else None
             present = progresses.decode(one.progress)
             if known is not None and known.place != "waiting":
                 # The store has lost steps, and says that this one still waits.
@@ -298,7 +300,7 @@ class Outbox:
         for (one, _), of, step in zip(found, active, steps, strict=True):
             if step.key in refused:
                 continue
-            self._remember(step)
+            self._remember(one.message, step)
             if of.progress.state == "sent":
                 begun.append(of)
             elif of.progress.place == "over":
@@ -308,9 +310,9 @@ class Outbox:
     def _validity(self, message: Message) -> int:
         """Seconds after it was due at which a message is no longer worth sending."""
         if message.kind != "reminder":
-            return self._settings.validity
+            return self.settings.validity
         try:
-            return hours.at(day_of(message.mark), self._settings.late_until, self._rules().zone) - message.at
+            return hours.at(day_of(message.mark), self.settings.late_until, self._rules().zone) - message.at
         except ValueError:
             return 0
 
@@ -334,7 +336,7 @@ class Outbox:
             known = subscribers.get(message.imsi)
             device = stored.device if stored is not None else None
             said = wording(message, device, known, self._verdict, rules, self.templates, now)
-            if isinstance(said, Say) and not self._settings.stop_list.isdisjoint((said.to, message.imsi)):
+            if isinstance(said, Say) and not self.settings.stop_list.isdisjoint((said.to, message.imsi)):
                 decided.append((one, Progress("cancelled", now, reason="stop-list")))
             elif isinstance(said, Say):
                 saying.append((one, said))
@@ -344,9 +346,9 @@ class Outbox:
                 decided.append((one, Progress("cancelled", now, reason=said.reason)))
         day = self._local(now).date()
         allowed = [True] * len(saying)
-        if self._settings.daily_cap and saying:
+        if self.settings.daily_cap and saying:
             imsis = [one.message.imsi for one, _ in saying]
-            allowed = await self._store.queue.allow(day.toordinal() - _EPOCH, imsis, self._settings.daily_cap)
+            allowed = await self._store.queue.allow(day.toordinal() - _EPOCH, imsis, self.settings.daily_cap)
         for (one, said), may in zip(saying, allowed, strict=True):
             if may:
                 decided.append((one, self._sent(one, said, now)))
@@ -441,7 +443,7 @@ class Outbox:
             return after, 0
         except UnansweredError:
             outcome = "unanswered"
-            again = self._settings.unanswered == "again"
+            again = self.settings.unanswered == "again"
             progress = progresses.with_part(progress, number, "" if again else "unanswered")
             wait = 1 if again else 0
         self.state.parts[outcome] += 1
@@ -475,7 +477,7 @@ class Outbox:
             ):
                 self.state.parts["taken-over"] += 1
                 return False
-        self._remember(step)
+        self._remember(active.message, step)
         active.progress, active.stored = progress, step.after
         if progress.place == "over":
             self._count(active.message, progress)
@@ -513,8 +515,8 @@ class Outbox:
     def _at(self) -> int:
         return int(self._now())
 
-    def _remember(self, step: Step) -> None:
-        self._remembered[step.key] = step.after
+    def _remember(self, message: Message, step: Step) -> None:
+        self._remembered[step.key] = message.at, step.after
         self._remembered.move_to_end(step.key)
         if len(self._remembered) > _REMEMBERED:
             self._remembered.popitem(last=False)
@@ -544,7 +546,7 @@ class Outbox:
 
     async def _take_over(self, now: int) -> None:
         """Goes on with what a process that is no more was sending. Raises StoreError."""
-        abandoned = await self._store.queue.due("sending", now, self._settings.in_flight + len(self._active))
+        abandoned = await self._store.queue.due("sending", now, self.settings.in_flight + len(self._active))
         steps: list[Step] = []
         taken: list[tuple[Message, Progress, int]] = []
         for one in abandoned:
@@ -563,7 +565,7 @@ class Outbox:
         refused = await self._store.queue.step(steps)
         for step, (message, after, lost) in zip(steps, taken, strict=True):
             if step.key not in refused:
-                self._remember(step)
+                self._remember(message, step)
                 self.state.parts["unanswered"] += lost
                 if after.place == "over":
                     self._count(message, after)
@@ -572,7 +574,7 @@ class Outbox:
         """What becomes of a message whose sender has ended: it waits, for the parts that are left."""
         if known is None:
             return Progress("failed", now, reason="not-understood")
-        state: progresses.PartState = "" if self._settings.unanswered == "again" else "unanswered"
+        state: progresses.PartState = "" if self.settings.unanswered == "again" else "unanswered"
         parts = tuple(PartProgress(state) if part.state == "sent" else part for part in known.parts)
         known = structs.replace(known, parts=parts, state="queued", at=now, sender="")
         return known if known.next_part is not None else progresses.submitted(known, now)
@@ -637,8 +639,8 @@ class Outbox:
         refused = await self._store.queue.step(steps) if steps else frozenset()
         for step in steps:
             if step.key not in refused:
-                self._remember(step)
                 message, before, progress = after[step.key]
+                self._remember(message, step)
                 if progress.state != before.state:
                     self._count(message, progress)
         for key, receipts in by_key.items():
@@ -656,7 +658,7 @@ class Outbox:
             await asyncio.sleep(_FORGET_EVERY)
             with suppress(StoreError):
                 while self.state.leading:
-                    if await self._store.queue.forget(self._at() - self._settings.kept, _FORGOTTEN) < _FORGOTTEN // 2:
+                    if await self._store.queue.forget(self._at() - self.settings.kept, _FORGOTTEN) < _FORGOTTEN // 2:
                         break
 
 

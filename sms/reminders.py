@@ -103,7 +103,7 @@ class Reminders:
     ) -> None:
         self.state = RemindersState()
         self._store = store
-        self._settings = settings
+        self.settings = settings
         self._name = name
         self._rules = rules
         self._now = now
@@ -121,7 +121,7 @@ class Reminders:
     def window(self, day: date) -> tuple[int, int]:
         """Begin and end of a local day's window, Unix time."""
         zone = self._rules().zone
-        return hours.at(day, self._settings.begin, zone), hours.at(day, self._settings.end, zone)
+        return hours.at(day, self.settings.begin, zone), hours.at(day, self.settings.end, zone)
 
     async def turn(self) -> None:
         """Plans today's reminders if it is time and they are not planned. Raises StoreError."""
@@ -135,7 +135,7 @@ class Reminders:
         self.state.planned = planned
         begin, end = self.window(day)
         passes = 0 if now < begin - _AHEAD else 1 if now < end else 2
-        if not self.state.leading or now >= hours.at(day, self._settings.late_until, zone) or planned.passes >= passes:
+        if not self.state.leading or now >= hours.at(day, self.settings.late_until, zone) or planned.passes >= passes:
             return
         started = time.monotonic()
         done = await self._plan(planned, day, passes)

@@ -96,13 +96,17 @@ class Messages:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def reload(self, path: Path, config: Config) -> Callable[[], None]:
-        """Reads texts anew, and gives what puts them in force. Raises ConfigError."""
+        """Reads texts, times and limits anew, and gives what puts them in force. Raises ConfigError.
+
+        Ways out, and how texts are cut for them, wait for a restart.
+        """
         read = setup.read(path, config)
 
         def take() -> None:
             self._setup = read
-            if self.outbox is not None:
-                self.outbox.templates = read.templates
+            if self.outbox is not None and self.planner is not None:
+                self.outbox.templates, self.outbox.settings = read.templates, read.outbox
+                self.planner.settings = read.reminders
 
         return take
 

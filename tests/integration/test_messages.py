@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from eir.control import ControlError
 from support import lists
 from support.cli import eir
 from support.node import MakeNode, NodeProcess, until
@@ -197,6 +198,25 @@ def test_a_days_reminders_are_counted_before_they_go_out(make_node: MakeNode, sm
     text = eir("sms", "reminders", "--date", f"{local:%Y-%m-%d}", "--dry-run", "-c", node.config).out
     assert "0 subscribers of 0 devices" in text
     assert "--dry-run counts" in eir("sms", "reminders", "--date", "2026-01-01", "-c", node.config).err
+
+
+def test_a_reload_takes_texts_and_limits(make_node: MakeNode, smsc: Smsc, tmp_path: Path) -> None:
+    (tmp_path / "stopped").write_text("")
+    node = with_subscribers(make_node, by_smpp(smsc, stop_list=str(tmp_path / "stopped")), tmp_path)
+    (tmp_path / "stopped").write_text("+999000000001 # asked for it\n")
+    texts_file = node.config.parent / "sms" / "test.toml"
+    texts_file.write_text(texts_file.read_text().replace("Перезагрузите", "Выключите"))
+    assert node.ask("reload") is None
+    (device,) = lists.new_devices(1)
+    with node.peer() as peer:
+        for imsi in NUMBERS:
+            assert peer.check(device, imsi) == "grey"
+    until(lambda: outcomes(node, "delivered") == 1 and outcomes(node, "cancelled") == 1)
+    told = texts(smsc)
+    assert list(told) == ["999000000002"] and told["999000000002"][1].startswith("Выключите")
+    texts_file.write_text("nonsense")
+    with pytest.raises(ControlError, match="everything is as before"):
+        node.ask("reload")
 
 
 def test_a_file_is_the_embedded_way_out(make_node: MakeNode, tmp_path: Path) -> None:

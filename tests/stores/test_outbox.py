@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from eir.timers.grey import End, Ended, Started
+from eir.timers.queue import Step
 from eir.timers.store import Message, Store
 from sms import progress as progresses
 from sms.gateway import Part
@@ -325,3 +326,38 @@ async def test_two_that_both_believe_they_lead_send_each_message_once(
     texts = both.texts()
     assert len(texts) == 40 and all(len(said) == 1 for said in texts.values())
     assert all(gateway.submitted for gateway in gateways)
+
+
+async def test_an_attempt_of_the_next_day_is_told_again(nodes: Nodes) -> None:
+    sending = await granted(nodes, 0)
+    store = sending.store
+    sending.subscribers.add(imsi(1), "999000000001")
+    sending.verdicts[FIRST_IMEI + 1] = "black"
+    outbox = sending.outbox()
+    async with running(outbox):
+        for day in range(3):
+            one = message(1, NOON + day * DAY, "black-attempt", subscriber=1, apart=DAY)
+            stored = (await store.load([FIRST_IMEI + 1])).get(FIRST_IMEI + 1)
+            await put(store, [change(device(1), stored.version if stored else 0, messages=(one,))])
+            sending.now = NOON + day * DAY + 5
+            await wait_for(lambda day=day: over(outbox, day + 1), 5, outbox)  # type: ignore[misc]
+    assert len(sending.gateway.texts()["999000000001"]) == 3
+
+
+async def test_what_a_store_forgot_is_not_sent_again(nodes: Nodes) -> None:
+    sending = await granted(nodes, 3)
+    store = sending.store
+    outbox = sending.outbox()
+    async with running(outbox):
+        await wait_for(lambda: over(outbox, 3), 5, outbox)
+        keys = [message(n, subscriber=n).key for n in (1, 2, 3)]
+        # As after a failover that lost what was written last.
+        back = [
+            Step(key, "over", one.progress, "waiting", b"\x90", NOON)
+            for key, one in (await store.queue.find(keys)).items()
+        ]
+        assert await store.queue.step(back) == frozenset()
+        while await store.queue.due("waiting", NOON, 9):
+            await asyncio.sleep(0.01)
+    assert all(len(said) == 1 for said in sending.gateway.texts().values())
+    assert set(await store.queue.find(keys)) == {one.message.key for one in await store.queue.due("over", NOON, 9)}
