@@ -15,7 +15,7 @@ from typing import Any, Final, get_args
 
 from msgspec import structs
 
-from eir.subscribers.directory import Directory, mask
+from eir.subscribers.directory import Directory, DirectoryError, mask
 from eir.timers.grey import Rules
 from eir.timers.queue import Outgoing, Place, Step
 from eir.timers.store import Message, MessageKind, Store, Stored
@@ -186,7 +186,10 @@ class MessageDesk:
     async def _said(self, found: list[Stored], day: date, begin: int, end: int) -> list[tuple[Message, Any]]:
         rules = self._rules()
         asked = [(message, device) for device, _ in found for message in reminders(device, rules, day, begin, end)]
-        known = await self._directory.find({message.imsi for message, _ in asked})
+        try:
+            known = await self._directory.find({message.imsi for message, _ in asked})
+        except DirectoryError as error:
+            raise ValueError(str(error)) from error
         return [
             (message, wording(message, device, known.get(message.imsi), _grey, rules, self._outbox.templates, begin))
             for message, device in asked
