@@ -44,6 +44,7 @@ _ABANDONED: Final = 120
 _LOOK: Final = 1.0
 """Seconds between two looks at what holds for all messages."""
 _IDLE: Final = 0.5
+_GATHER: Final = 0.01
 _RETRY: Final = 1.0
 _EARLY: Final = 30.0
 """Seconds that a receipt waits for the step that brings its name into the store."""
@@ -160,6 +161,7 @@ class Outbox:
         self._remembered: OrderedDict[Key, tuple[int, bytes]] = OrderedDict()
         """When the message was put, and its last step: one that may come again is another one then."""
         self._looked = 0.0
+        self._freed = asyncio.Event()
         self._ending = False
         self._hold_until = 0.0
 
@@ -201,7 +203,12 @@ class Outbox:
             except (StoreError, DirectoryError) as error:
                 self.state.error, begun = str(error), 0
             if not begun and not self._ending:
-                await asyncio.sleep(_IDLE)
+                self._freed.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_IDLE):
+                        await self._freed.wait()
+                # Messages that end together make room for as many that are claimed together.
+                await asyncio.sleep(_GATHER)
 
     # --- what is begun -----------------------------------------------------------------------------------------------
 
@@ -390,7 +397,14 @@ class Outbox:
         self._active[active.message.key] = active
         task = asyncio.create_task(self._send(active, slot))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._freed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # The message stays marked as being sent, and is taken over as one whose sender has ended.
+            log.error("a message was not sent: a fault", kind=type(error).__name__)
 
     async def _send(self, active: _Active, slot: Slot | None) -> None:
         """Submits the parts of a claimed message, of which the store says which one is being submitted."""
