@@ -158,15 +158,18 @@ def test_statuses(status: int, error: type[Exception]) -> None:
         ("999999999999999999999", 3600, 3600),
         ("-5", 5, 5),
         ("soon", 5, 5),
-        (format_datetime(datetime.now(UTC) + timedelta(seconds=300), usegmt=True), 200, 300),
-        (format_datetime(datetime.now(UTC) - timedelta(days=300), usegmt=True), 1, 1),
+        (timedelta(seconds=300), 200, 300),
+        (timedelta(days=-300), 1, 1),
     ],
 )
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_service_that_asks_to_wait(status: int, retry_after: str, least: float, most: float) -> None:
+def test_a_service_that_asks_to_wait(status: int, retry_after: str | timedelta, least: float, most: float) -> None:
     async def run() -> None:
         async with served() as service, gateway(service.port) as way:
-            service.answer = response(status, headers=f"Retry-After: {retry_after}\r\n")
+            when = retry_after
+            if isinstance(when, timedelta):
+                when = format_datetime(datetime.now(UTC) + when, usegmt=True)
+            service.answer = response(status, headers=f"Retry-After: {when}\r\n")
             assert least <= (await outcome(way, NotTakenError)).after <= most
             assert way.status()[0]["state"] == "backing-off"
             assert 0 < (await outcome(way, NotTakenError)).after <= most
