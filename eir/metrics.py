@@ -147,7 +147,7 @@ class NodeCollector(Collector):
             parts.add_metric((outcome,), count)
         yield parts
         yield CounterMetricFamily(
-            "eir_sms_receipts_unknown", "Receipts of no message that is known", state.receipts_unknown
+            "eir_sms_receipts_unknown", "Receipts of no message that is known", outbox.receipts.unknown
         )
         yield GaugeMetricFamily("eir_sms_reminders_queued", "Reminders that were queued for today", planned.queued)
         yield GaugeMetricFamily("eir_sms_reminders_passes", "Times that today was planned", planned.passes)

@@ -41,6 +41,11 @@ class Accepted(NamedTuple):
     message_id: str
     """By which a receipt will name it; empty: no receipt will come."""
 
+    @property
+    def name(self) -> str:
+        """What its receipt has as a name too; empty: no receipt will come."""
+        return f"{self.smsc} {self.message_id}" if self.message_id else ""
+
 
 class Receipt(NamedTuple):
     """What became of a part that was taken."""
@@ -50,6 +55,11 @@ class Receipt(NamedTuple):
     state: ReceiptState
     reason: str = ""
     """Short and of few kinds (it becomes a metric's label): an SMPP message state or error code."""
+
+    @property
+    def name(self) -> str:
+        """The name of what it is about."""
+        return f"{self.smsc} {self.message_id}"
 
 
 class NotTakenError(Exception):

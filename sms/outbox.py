@@ -33,6 +33,7 @@ from sms import progress as progresses
 from sms.gateway import Gateway, NotTakenError, Part, Receipt, RefusedError, Slot, UnansweredError
 from sms.hours import Hours
 from sms.progress import PartProgress, Progress
+from sms.receipts import Receipts, Stepped
 from sms.segment import Concatenation, segment
 from sms.templates import Templates
 from sms.wording import Say, Verdict, Wait, day_of, wording
@@ -46,8 +47,6 @@ _LOOK: Final = 1.0
 _IDLE: Final = 0.5
 _GATHER: Final = 0.01
 _RETRY: Final = 1.0
-_EARLY: Final = 30.0
-"""Seconds that a receipt waits for the step that brings its name into the store."""
 _REMEMBERED: Final = 100_000
 """Messages whose last step is remembered, should the store forget it."""
 _FORGET_EVERY: Final = 60.0
@@ -93,7 +92,6 @@ class OutboxState:
     """Messages by kind, state and reason."""
     parts: Counter[str] = field(default_factory=Counter)
     """Parts by what came of them."""
-    receipts_unknown: int = 0
     oldest: int = 0
     """When the oldest message that is due was to go out, Unix time; 0: none is due."""
     active: int = 0
@@ -154,10 +152,7 @@ class Outbox:
         self._tasks: set[asyncio.Task[None]] = set()
         self._steps: deque[_Written] = deque()
         self._written = asyncio.Event()
-        self._receipts: deque[tuple[Receipt, float]] = deque()
-        self._received = asyncio.Event()
-        self._known_receipts: dict[Key, list[Receipt]] = {}
-        """Those whose message is known, and that are still to be written."""
+        self.receipts = Receipts(store, self._collected, self._receipted, self._at)
         self._remembered: OrderedDict[Key, tuple[int, bytes]] = OrderedDict()
         """When the message was put, and its last step: one that may come again is another one then."""
         self._looked = 0.0
@@ -172,8 +167,8 @@ class Outbox:
 
     async def run(self) -> None:
         """Sends until cancelled; then lets what is under way be answered. Does not raise but for that."""
-        await self._gateway.start(self._on_receipt)
-        work = [asyncio.create_task(one()) for one in (self._write, self._receive, self._forget)]
+        await self._gateway.start(self.receipts.take)
+        work = [asyncio.create_task(one()) for one in (self._write, self.receipts.run, self._forget)]
         turns = asyncio.create_task(self._turns())
         try:
             await asyncio.shield(turns)
@@ -299,7 +294,7 @@ class Outbox:
         for one, progress in found:
             if progress.state == "sent" and (number := progress.next_part) is not None:
                 progress = progresses.with_part(progress, number, "sent")
-            step = self._step(one.message, "waiting", one.progress, progress, now)
+            step = progresses.step(one.message, "waiting", one.progress, progress, now)
             steps.append(step)
             active.append(_Active(one.message, progress, step.after))
         refused = await self._store.queue.step(steps) if steps else frozenset()
@@ -352,13 +347,16 @@ class Outbox:
             else:
                 decided.append((one, Progress("cancelled", now, reason=said.reason)))
         day = self._local(now).date()
-        allowed = [True] * len(saying)
-        if self.settings.daily_cap and saying:
-            imsis = [one.message.imsi for one, _ in saying]
-            allowed = await self._store.queue.allow(day.toordinal() - _EPOCH, imsis, self.settings.daily_cap)
-        for (one, said), may in zip(saying, allowed, strict=True):
-            if may:
-                decided.append((one, self._sent(one, said, now)))
+        today = day.toordinal() - _EPOCH
+        # One that was counted today and could not be sent is not counted again.
+        asked = [one for one, _ in saying if _counted(one) != today]
+        over: set[Key] = set()
+        if self.settings.daily_cap and asked:
+            allowed = await self._store.queue.allow(today, [one.message.imsi for one in asked], self.settings.daily_cap)
+            over = {one.message.key for one, may in zip(asked, allowed, strict=True) if not may}
+        for one, said in saying:
+            if one.message.key not in over:
+                decided.append((one, self._sent(one, said, now, today)))
             elif one.message.kind == "reminder":
                 decided.append((one, Progress("cancelled", now, reason="daily-cap")))
             else:
@@ -368,14 +366,16 @@ class Outbox:
 
     def _later(self, one: Outgoing, now: int, seconds: int, reason: str) -> Progress:
         known = progresses.decode(one.progress)
+        tries = (known.tries if known is not None else 0) + 1
         # `at` is when it is to be looked at again.
-        return Progress("queued", now + seconds, reason=reason, tries=(known.tries if known is not None else 0) + 1)
+        return Progress("queued", now + seconds, reason=reason, tries=tries, counted=_counted(one))
 
-    def _sent(self, one: Outgoing, said: Say, now: int) -> Progress:
+    def _sent(self, one: Outgoing, said: Say, now: int, today: int) -> Progress:
         known = progresses.decode(one.progress)
         reference = known.reference if known is not None and known.reference else secrets.randbelow(0xFFFF) + 1
         tries = known.tries if known is not None else 0
         made = Progress("sent", now, self._sender, reference=reference, to=said.to, texts=said.texts, tries=tries)
+        made = structs.replace(made, counted=today)
         return structs.replace(made, parts=(PartProgress(),) * len(self._parts(made)))
 
     def _parts(self, progress: Progress) -> list[Part]:
@@ -416,25 +416,22 @@ class Outbox:
                 return
             while slot is not None:
                 number = next(n for n, part in enumerate(active.progress.parts) if part.state == "sent")
-                after, wait = await self._submit(active, number, parts[number], slot)
-                slot = None
-                if after.state == "sent" and not self._ending:
-                    slot = await self._next_slot()
+                used, slot = slot, None
+                after, wait = await self._submit(active, number, parts[number], used)
+                following = after.next_part
+                if after.state == "sent" and following is not None:
+                    slot = None if wait else await self._next_slot()
                     if slot is not None:
-                        following = after.next_part
-                        assert following is not None
                         after = progresses.with_part(structs.replace(after, at=self._at()), following, "sent")
-                if after.state == "sent" and slot is None:
-                    after = structs.replace(after, state="queued", at=self._at() + wait)
-                if not await self._take(active, after) and slot is not None:
-                    slot.release()
+                    else:
+                        after = structs.replace(after, state="queued", at=self._at() + wait)
+                if not await self._take(active, after):
                     return
         finally:
+            if slot is not None:
+                slot.release()
             self._active.pop(active.message.key, None)
-            if active.receipts:
-                self._known_receipts.setdefault(active.message.key, []).extend(active.receipts)
-            if active.message.key in self._known_receipts:
-                self._received.set()
+            self.receipts.ended(active.message.key, active.receipts)
 
     async def _submit(self, active: _Active, number: int, part: Part, slot: Slot) -> tuple[Progress, int]:
         """Submits a part; the message as it stands then, and how many seconds to wait where it was not taken."""
@@ -443,8 +440,7 @@ class Outbox:
         wait = 0
         try:
             accepted = await slot.submit(part)
-            name = f"{accepted.smsc} {accepted.message_id}" if accepted.message_id else ""
-            progress = progresses.with_part(progress, number, "accepted", name)
+            progress = progresses.with_part(progress, number, "accepted", accepted.name)
         except NotTakenError as error:
             self._hold(error)
             wait = max(1, int(error.after))
@@ -481,13 +477,13 @@ class Outbox:
         """Writes what has become of a message; False where somebody else has it now."""
         if active.receipts:
             receipts, active.receipts = active.receipts, []
-            progress = progresses.received(progress, receipts, map(_name, receipts), self._at())
+            progress = progresses.received(progress, receipts, self._at())
         names = [part.name for part in progress.parts if part.name]
-        step = self._step(active.message, "sending", active.stored, progress, self._at(), names[-1:])
+        step = progresses.step(active.message, "sending", active.stored, progress, self._at(), names[-1:])
         if not await self._written_down(step):
             anew = await self._lost(active)
             if anew is None or not await self._written_down(
-                self._step(active.message, anew[0], anew[1], progress, self._at(), names[-1:])
+                progresses.step(active.message, anew[0], anew[1], progress, self._at(), names[-1:])
             ):
                 self.state.parts["taken-over"] += 1
                 return False
@@ -519,12 +515,6 @@ class Outbox:
         self._steps.append(_Written(step, done))
         self._written.set()
         return await done
-
-    def _step(
-        self, message: Message, come_from: Place, before: bytes, progress: Progress, now: int, names: Sequence[str] = ()
-    ) -> Step:
-        due = progress.at if progress.place == "waiting" else now
-        return Step(message.key, come_from, before, progress.place, progresses.encode(progress), due, tuple(names))
 
     def _at(self) -> int:
         return int(self._now())
@@ -571,7 +561,7 @@ class Outbox:
             if one.due > now - _ABANDONED and not own_before:
                 continue
             after = self._resumed(known, now)
-            steps.append(self._step(one.message, "sending", one.progress, after, now))
+            steps.append(progresses.step(one.message, "sending", one.progress, after, now))
             lost = sum(part.state == "sent" for part in known.parts) if known is not None else 0
             taken.append((one.message, after, lost))
         if not steps:
@@ -593,78 +583,16 @@ class Outbox:
         known = structs.replace(known, parts=parts, state="queued", at=now, sender="")
         return known if known.next_part is not None else progresses.submitted(known, now)
 
-    # --- what comes back ---------------------------------------------------------------------------------------------
+    def _collected(self, key: Key) -> list[Receipt] | None:
+        """Where receipts for a message that is being sent are collected."""
+        active = self._active.get(key)
+        return None if active is None else active.receipts
 
-    def _on_receipt(self, receipt: Receipt) -> None:
-        self._receipts.append((receipt, time.monotonic() + _EARLY))
-        self._received.set()
-
-    async def _receive(self) -> None:
-        """Brings receipts to their messages."""
-        while True:
-            await self._received.wait()
-            self._received.clear()
-            batch = [self._receipts.popleft() for _ in range(min(len(self._receipts), 1000))]
-            try:
-                unknown = await self._find_messages(batch)
-                await self._put_receipts()
-            except StoreError as error:
-                self.state.error = str(error)
-                unknown = batch
-            now = time.monotonic()
-            waiting = [one for one in unknown if one[1] > now]
-            self.state.receipts_unknown += len(unknown) - len(waiting)
-            self._receipts.extend(waiting)
-            if waiting or self._known_receipts:
-                await asyncio.sleep(_RETRY)
-            if self._receipts or self._known_receipts:
-                self._received.set()
-
-    async def _find_messages(self, batch: Sequence[tuple[Receipt, float]]) -> list[tuple[Receipt, float]]:
-        """Finds what receipts are about; returns those of which it is not known, or not yet. Raises StoreError."""
-        keys = await self._store.queue.by_receipts({_name(receipt) for receipt, _ in batch})
-        unknown: list[tuple[Receipt, float]] = []
-        for receipt, until in batch:
-            key = keys.get(_name(receipt))
-            if key is None:
-                unknown.append((receipt, until))
-            elif (active := self._active.get(key)) is not None:
-                active.receipts.append(receipt)
-            else:
-                self._known_receipts.setdefault(key, []).append(receipt)
-        return unknown
-
-    async def _put_receipts(self) -> None:
-        """Writes receipts whose message is known; those of messages under way wait for these. Raises StoreError."""
-        by_key = {key: receipts for key, receipts in self._known_receipts.items() if key not in self._active}
-        if not by_key:
-            return
-        found = await self._store.queue.find(by_key.keys())
-        now = self._at()
-        steps: list[Step] = []
-        after: dict[Key, tuple[Message, Progress, Progress]] = {}
-        for key, one in found.items():
-            before = progresses.decode(one.progress)
-            if before is not None:
-                progress = progresses.received(before, by_key[key], map(_name, by_key[key]), now)
-                if progress != before:
-                    steps.append(self._step(one.message, before.place, one.progress, progress, one.due))
-                    after[key] = one.message, before, progress
-        refused = await self._store.queue.step(steps) if steps else frozenset()
-        for step in steps:
-            if step.key not in refused:
-                message, before, progress = after[step.key]
-                self._remember(message, step)
-                if progress.state != before.state:
-                    self._count(message, progress)
-        for key, receipts in by_key.items():
-            if key not in refused:
-                # What has come meanwhile stays.
-                left = self._known_receipts[key][len(receipts) :]
-                if left:
-                    self._known_receipts[key] = left
-                else:
-                    del self._known_receipts[key]
+    def _receipted(self, one: Stepped) -> None:
+        """A receipt has changed a message."""
+        self._remember(one.message, one.step)
+        if one.after.state != one.before.state:
+            self._count(one.message, one.after)
 
     async def _forget(self) -> None:
         """Lets go, on the node that sends, of what was over long ago."""
@@ -676,5 +604,7 @@ class Outbox:
                         break
 
 
-def _name(receipt: Receipt) -> str:
-    return f"{receipt.smsc} {receipt.message_id}"
+def _counted(one: Outgoing) -> int:
+    """The day on which a message was counted as its subscriber's."""
+    known = progresses.decode(one.progress)
+    return 0 if known is None else known.counted

@@ -11,7 +11,8 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct, msgpack, structs
 
-from eir.timers.queue import Place
+from eir.timers.queue import Place, Step
+from eir.timers.store import Message
 from sms.gateway import Receipt
 
 State: TypeAlias = Literal["queued", "sent", "accepted", "delivered", "failed", "expired", "cancelled"]
@@ -44,6 +45,8 @@ class Progress(Struct, frozen=True, array_like=True, omit_defaults=True, gc=Fals
     to: str = ""
     texts: tuple[str, ...] = ()
     tries: int = 0
+    counted: int = 0
+    """The local day, since 1970, on which it was counted as one of the subscriber's."""
 
     @property
     def begun(self) -> bool:
@@ -80,6 +83,15 @@ def decode(octets: bytes) -> Progress | None:
         return None
 
 
+def step(
+    message: Message, come_from: Place, before: bytes, progress: Progress, now: int, names: Iterable[str] = ()
+) -> Step:
+    """The step that makes progress what it is now; a message that waits is looked at again at `progress.at`."""
+    place = progress.place
+    due = progress.at if place == "waiting" else now
+    return Step(message.key, come_from, before, place, encode(progress), due, tuple(names))
+
+
 def with_part(progress: Progress, number: int, state: PartState, name: str = "") -> Progress:
     """The same with one part as it stands now."""
     parts = list(progress.parts)
@@ -101,9 +113,10 @@ def abandoned(progress: Progress, state: State, reason: str, at: int) -> Progres
     return structs.replace(progress, state=state, reason=reason, at=at, to="", texts=(), sender="")
 
 
-def received(progress: Progress, receipts: Iterable[Receipt], names: Iterable[str], at: int) -> Progress:
-    """With what receipts say, each under its name."""
-    for receipt, name in zip(receipts, names, strict=True):
+def received(progress: Progress, receipts: Iterable[Receipt], at: int) -> Progress:
+    """With what receipts say."""
+    for receipt in receipts:
+        name = receipt.name
         for number, part in enumerate(progress.parts):
             # A receipt does not take back what another has said.
             if part.name == name and part.state == "accepted":

@@ -12,7 +12,8 @@ from eir.timers.grey import End, Ended, Started
 from eir.timers.queue import Step
 from eir.timers.store import Message, Store
 from sms import progress as progresses
-from sms.gateway import Part
+from sms import receipts
+from sms.gateway import Part, Receipt
 from sms.outbox import PAUSED, Outbox
 from support.messages import FakeGateway, Outcome, Sending, crash, running, wait_for
 from support.stores import DAY, FIRST_IMEI, NOON, Nodes, change, device, message, put
@@ -361,3 +362,37 @@ async def test_what_a_store_forgot_is_not_sent_again(nodes: Nodes) -> None:
             await asyncio.sleep(0.01)
     assert all(len(said) == 1 for said in sending.gateway.texts().values())
     assert set(await store.queue.find(keys)) == {one.message.key for one in await store.queue.due("over", NOON, 9)}
+
+
+async def test_what_could_not_be_sent_at_once_counts_once_for_the_day(nodes: Nodes) -> None:
+    sending = await granted(nodes)
+    sending.settings = sending.settings._replace(daily_cap=1)
+    refusals = [0]
+
+    def answer(_: Part) -> Outcome:
+        refusals[0] += 1
+        return "not-taken" if refusals[0] < 5 else "accepted"
+
+    sending.gateway.answer = answer
+    outbox = sending.outbox()
+    async with running(outbox):
+        while not over(outbox, 1):
+            sending.now += 0.5
+            await asyncio.sleep(0.02)
+            assert sending.now < NOON + 3600
+    assert outbox.state.outcomes == {("grey-granted", "accepted", ""): 1}
+
+
+async def test_a_flood_of_unknown_receipts_holds_up_nothing(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipts, "_MOST", 3000)
+    monkeypatch.setattr(receipts, "_EARLY", 0.5)
+    sending = await granted(nodes, 3)
+    outbox = sending.outbox()
+    async with running(outbox):
+        for number in range(10_000):
+            outbox.receipts.take(Receipt("fake", f"x{number}", "delivered"))
+        await wait_for(lambda: over(outbox, 3), 10, outbox)
+        await wait_for(lambda: outbox.receipts.unknown == 10_000, 20, outbox)
+        for name in sending.gateway.names:
+            sending.gateway.receipt(name)
+        await wait_for(lambda: outbox.state.outcomes["grey-granted", "delivered", ""] == 3, 10, outbox)

@@ -210,10 +210,10 @@ class FakeMessages:
             stopped="paused",
             outcomes=Counter({("reminder", "failed", "unanswered"): 2}),
             parts=Counter({"accepted": 7}),
-            receipts_unknown=1,
             oldest=1,
             active=3,
-        )
+        ),
+        receipts=SimpleNamespace(unknown=1),
     )
     planner = SimpleNamespace(state=RemindersState(planned=Planned(20260101, 1, None, 9)))
     gateway = SimpleNamespace(

@@ -44,6 +44,7 @@ WORLDLY = {
     "sms/desk.py",
     "sms/file_gateway.py",
     "sms/outbox.py",
+    "sms/receipts.py",
     "sms/reminders.py",
     "sms/service.py",
     "sms/setup.py",
