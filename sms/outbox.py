@@ -197,6 +197,9 @@ class Outbox:
                 self.state.error = ""
             except (StoreError, DirectoryError) as error:
                 self.state.error, begun = str(error), 0
+            except Exception:
+                log.error("no message was begun: a fault", exc_info=True)
+                self.state.error, begun = "a fault", 0
             if not begun and not self._ending:
                 self._freed.clear()
                 with suppress(TimeoutError):
@@ -337,7 +340,13 @@ class Outbox:
             stored = devices.get(message.imei)
             known = subscribers.get(message.imsi)
             device = stored.device if stored is not None else None
-            said = wording(message, device, known, self._verdict, rules, self.templates, now)
+            try:
+                said = wording(message, device, known, self._verdict, rules, self.templates, now)
+            except Exception as error:
+                # One that cannot be worded must not keep the others from going out.
+                log.error("a message cannot be worded: a fault", message=message.kind, error=type(error).__name__)
+                decided.append((one, Progress("failed", now, reason="fault")))
+                continue
             if isinstance(said, Say) and not self.settings.stop_list.isdisjoint((said.to, message.imsi)):
                 decided.append((one, Progress("cancelled", now, reason="stop-list")))
             elif isinstance(said, Say):
