@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks import timers
 from benchmarks.figure import Figure
+from benchmarks.messages import messages
 from benchmarks.stage import IN_USE, LISTED, NODE_CPU, TACS, UNLISTED, Stage, ask, native
 
 
@@ -101,4 +102,4 @@ def first_attach(stage: Stage) -> Iterator[Figure]:
     yield Figure("first_attach_hold_timeouts", timeouts, "count", ("<=", 0))
 
 
-ALL = (lists, answer, start, tcp, disturbed, first_attach, *timers.main_figures())
+ALL = (lists, answer, start, tcp, disturbed, first_attach, *timers.main_figures(), messages)

@@ -172,7 +172,7 @@ class SmsSection(_Section, frozen=True):
     stop_list: str = ""
     validity: Seconds = 3 * 86400
     unanswered: Literal["skip", "again"] = "skip"
-    kept: Seconds = 7 * 86400
+    kept: Annotated[int, Meta(ge=2 * 86400, le=3650 * 86400)] = 7 * 86400
     reminders: RemindersSection = RemindersSection()
     smsc: tuple[SmscSettings, ...] = ()
     webhook: WebhookSettings = WebhookSettings()
@@ -377,6 +377,10 @@ def _check_sms(path: Path, sms: SmsSection) -> None:
     quiet = Hours(parse_time(sms.quiet_from), parse_time(sms.quiet_to))
     if quiet.contain_any(parse_time(sms.reminders.begin), parse_time(sms.reminders.end)):
         raise ConfigError(f"{path}: sms.reminders: the window reaches into the quiet hours")
+    if sms.validity < quiet.seconds() + 3600:
+        raise ConfigError(f"{path}: sms.validity: not an hour longer than the quiet hours")
+    if sms.kept < sms.validity:
+        raise ConfigError(f"{path}: sms.kept: shorter than sms.validity")
     if sms.gateway == "smpp" and not sms.smsc:
         raise ConfigError(f"{path}: sms.smsc: there is none")
     if len({smsc.name for smsc in sms.smsc}) != len(sms.smsc):

@@ -102,7 +102,7 @@ class ControlServer:
             return {"result": await answer if inspect.isawaitable(answer) else answer}
         except StoreError as error:
             return {"error": f"the store of timers: {error}"}
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, OSError) as error:
             return {"error": f"a {error} is missing" if isinstance(error, KeyError) else str(error)}
 
 

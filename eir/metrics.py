@@ -151,6 +151,9 @@ class NodeCollector(Collector):
         )
         yield GaugeMetricFamily("eir_sms_reminders_queued", "Reminders that were queued for today", planned.queued)
         yield GaugeMetricFamily("eir_sms_reminders_passes", "Times that today was planned", planned.passes)
+        yield GaugeMetricFamily(
+            "eir_sms_window_use", "Share of the window that today's reminders take", self._messages_out.window_use()
+        )
         yield from _smscs(gateway.status())
 
     def _lists(self, stats: _core.Stats, now: int) -> Iterator[Metric]:

@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
 from datetime import date
 from typing import Any, Final, get_args
 
@@ -18,7 +17,7 @@ from msgspec import structs
 from eir.subscribers.directory import Directory, DirectoryError, mask
 from eir.timers.grey import Rules
 from eir.timers.queue import Outgoing, Place, Step
-from eir.timers.store import Message, MessageKind, Store, Stored
+from eir.timers.store import Message, MessageKey, MessageKind, Store, Stored
 from sms import progress as progresses
 from sms.gateway import Gateway, NotTakenError, Part, RefusedError, UnansweredError, submit
 from sms.outbox import PAUSED, Outbox
@@ -66,17 +65,24 @@ class MessageDesk:
         place = ask.get("place") or "waiting"
         if place not in _PLACES:
             raise ValueError(f"{place!r} is none of {', '.join(_PLACES)}")
-        most = min(max(int(ask.get("most") or 0), 0), 10_000)
+        most = ask.get("most", 0)
+        if not isinstance(most, int) or not 0 <= most <= 10_000:
+            raise ValueError("at most 10,000 messages are shown")
         now = int(time.time())
         found = await self._store.queue.due(place, 1 << 39, most) if most else []
-        state = asdict(self._outbox.state)
-        state["outcomes"] = [[*what, count] for what, count in sorted(self._outbox.state.outcomes.items())]
+        state = self._outbox.state
+        known = {name: getattr(state, name) for name in ("leading", "stopped", "active", "error")}
         planned = self._planner.state.planned
         return {
             "queued": (await self._store.counts()).queued,
             "paused_by": (await self._store.setting(PAUSED) or b"").decode(errors="replace"),
-            "oldest_waits": max(0, now - state["oldest"]) if state["oldest"] else 0,
-            "outbox": state,
+            "oldest_waits": max(0, now - state.oldest) if state.oldest else 0,
+            "outbox": {
+                **known,
+                "outcomes": [[*what, count] for what, count in sorted(state.outcomes.items())],
+                "parts": dict(state.parts),
+                "receipts_unknown": self._outbox.receipts.unknown,
+            },
             "reminders": {"day": planned.day, "passes": planned.passes, "queued": planned.queued},
             "ways_out": self._gateway.status(),
             "messages": [_shown(one, bool(ask.get("unmask"))) for one in found],
@@ -95,7 +101,10 @@ class MessageDesk:
 
     async def send_test(self, ask: Mapping[str, Any]) -> dict[str, Any]:
         """Sends a text to a number by the way out that is configured, past the queue."""
-        to, text = str(ask["to"]).removeprefix("+"), str(ask["text"])
+        to, text = ask["to"], ask["text"]
+        if not isinstance(to, str) or not isinstance(text, str) or not text:
+            raise ValueError("a number and a text are needed")
+        to = to.removeprefix("+")
         if not (to.isascii() and to.isdigit() and 5 <= len(to) <= 15):
             raise ValueError("a number has 5 to 15 digits")
         cut = segment(text, concatenation="payload" if self._gateway.whole else self._concatenation)
@@ -121,24 +130,31 @@ class MessageDesk:
             raise ValueError(f"{kind!r} is no kind of message")
         now = int(time.time())
         found: Counter[str] = Counter()
-        steps: list[Step] = []
-        # What is over is known for some days only, so that it fits into memory.
-        for one in await self._store.queue.due("over", now, 1_000_000):
-            known = progresses.decode(one.progress)
-            if known is None or known.state not in ("failed", "expired") or kind not in (None, one.message.kind):
-                continue
-            if reason not in (None, known.reason):
-                continue
-            found[f"{one.message.kind} {known.state} {known.reason}".strip()] += 1
-            again = Progress("queued", now, reason="retry", tries=known.tries + 1)
-            steps.append(Step(one.message.key, "over", one.progress, "waiting", progresses.encode(again), now))
+        steps: dict[MessageKey, Step] = {}
+        since, most = 0, _PAGE
+        while page := await self._store.queue.due("over", now, most, since):
+            for one in page:
+                known = progresses.decode(one.progress)
+                if known is None or known.state not in ("failed", "expired") or kind not in (None, one.message.kind):
+                    continue
+                if reason not in (None, known.reason) or one.message.key in steps:
+                    continue
+                found[f"{one.message.kind} {known.state} {known.reason}".strip()] += 1
+                again = Progress("queued", now, reason="retry", tries=known.tries, retried=known.retried + 1, since=now)
+                steps[one.message.key] = Step(
+                    one.message.key, "over", one.progress, "waiting", progresses.encode(again), now
+                )
+            if len(page) < most:
+                break
+            # A page that is due at one second would come for ever: a larger one.
+            most = _PAGE if page[-1].due > since else 2 * most
+            since = page[-1].due
         refused = 0
         if steps and not dry_run:
             await self._record(ask, kind="sms-retry", messages=len(steps))
-            for first in range(0, len(steps), _PAGE):
-                batch = steps[first : first + _PAGE]
-                self._outbox.forget(step.key for step in batch)
-                refused += len(await self._store.queue.step(batch))
+            todo = list(steps.values())
+            for first in range(0, len(todo), _PAGE):
+                refused += len(await self._store.queue.step(todo[first : first + _PAGE]))
         return {"found": dict(found), "queued": 0 if dry_run else len(steps) - refused}
 
     async def reminders(self, ask: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,7 +201,9 @@ class MessageDesk:
 
     async def _said(self, found: list[Stored], day: date, begin: int, end: int) -> list[tuple[Message, Any]]:
         rules = self._rules()
-        asked = [(message, device) for device, _ in found for message in reminders(device, rules, day, begin, end)]
+        asked = [
+            (message, device) for device, _ in found for message in reminders(device, rules, day, begin, (begin, end))
+        ]
         try:
             known = await self._directory.find({message.imsi for message, _ in asked})
         except DirectoryError as error:

@@ -35,3 +35,8 @@ class Hours(NamedTuple):
         if self.begin <= self.end:
             return self.begin <= now < self.end
         return now >= self.begin or now < self.end
+
+    def seconds(self) -> int:
+        """How long they are, where clocks do not change."""
+        minutes = 60 * (self.end.hour - self.begin.hour) + self.end.minute - self.begin.minute
+        return minutes % (24 * 60) * 60

@@ -26,7 +26,7 @@ from msgspec import structs
 from eir.log import Log
 from eir.subscribers.directory import Directory, DirectoryError
 from eir.timers.grey import Rules
-from eir.timers.queue import Outgoing, Place, Step
+from eir.timers.queue import Outgoing, Step
 from eir.timers.store import Message, MessageKey, Store, StoreError
 from sms import hours
 from sms import progress as progresses
@@ -36,7 +36,7 @@ from sms.progress import PartProgress, Progress
 from sms.receipts import Receipts, Stepped
 from sms.segment import Concatenation, segment
 from sms.templates import Templates
-from sms.wording import Say, Verdict, Wait, day_of, wording
+from sms.wording import Leave, Say, Verdict, Wait, day_of, wording
 
 _LEASE: Final = 15.0
 """Seconds after which another node takes over."""
@@ -51,6 +51,8 @@ _REMEMBERED: Final = 100_000
 """Messages whose last step is remembered, should the store forget it."""
 _FORGET_EVERY: Final = 60.0
 _FORGOTTEN: Final = 2000
+_AGAIN: Final = 3
+"""Times that a message has parts sent again which were not answered, where that is wanted."""
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 _PATIENCE: Final = 10.0
 """Seconds that parts which were submitted have to be answered when the node stops."""
@@ -156,6 +158,8 @@ class Outbox:
         self._remembered: OrderedDict[Key, tuple[int, bytes]] = OrderedDict()
         """When the message was put, and its last step: one that may come again is another one then."""
         self._looked = 0.0
+        self._led = 0.0
+        """When the lease was asked for that this node has."""
         self._freed = asyncio.Event()
         self._ending = False
         self._hold_until = 0.0
@@ -171,7 +175,10 @@ class Outbox:
         work = [asyncio.create_task(one()) for one in (self._write, self.receipts.run, self._forget)]
         turns = asyncio.create_task(self._turns())
         try:
-            await asyncio.shield(turns)
+            ended, _ = await asyncio.wait((turns, *work), return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                # None ends but by a fault.
+                task.result()
         finally:
             self._ending = True
             with suppress(TimeoutError):
@@ -211,35 +218,41 @@ class Outbox:
     # --- what is begun -----------------------------------------------------------------------------------------------
 
     async def _turn(self) -> int:
-        """Begins what is due and has room; how many it was. Raises StoreError and DirectoryError."""
+        """Begins what is due and has room; how many messages it decided about. Raises StoreError and DirectoryError."""
         self.state.active = len(self._active)
         now = int(self._now())
         if time.monotonic() >= self._looked + _LOOK:
             await self._look(now)
             self._looked = time.monotonic()
-        if not self.state.leading or self.state.stopped or self._now() < self._hold_until:
+        if not self.state.leading or self.state.stopped or time.monotonic() < self._hold_until:
             return 0
         slots = await self._slots()
         try:
             due = await self._store.queue.due("waiting", now, len(slots) + len(self._active)) if slots else []
             due = [one for one in due if one.message.key not in self._active][: len(slots)]
-            begun = await self._begin(due, now)
+            handled, begun = await self._begin(due, now)
             for active, slot in zip(begun, slots, strict=False):
                 self._spawn(active, slot)
             del slots[: len(begun)]
-            return len(due)
+            return handled
         finally:
             for slot in slots:
                 slot.release()
 
     async def _look(self, now: int) -> None:
         """Whether this node sends, and whether it may. Raises StoreError."""
+        asked = time.monotonic()
         leading = await self._store.lease("sms", self._sender, _LEASE)
+        if leading != self.state.leading or asked > self._led + _LEASE:
+            # Another may have sent meanwhile: what it has done is in the store, and newer than what is known here.
+            self._remembered.clear()
         if leading != self.state.leading:
             log.info("this node sends messages" if leading else "another node sends messages")
             self.state.leading = leading
         if not leading:
+            self.state.oldest, self.state.stopped = 0, ""
             return
+        self._led = asked
         await self._take_over(now)
         self.state.stopped = self._stopped()
         if not self.state.stopped and await self._store.setting(PAUSED):
@@ -247,7 +260,7 @@ class Outbox:
         if not self.state.stopped and self.settings.quiet.contain(self._local(now).time()):
             self.state.stopped = "quiet hours"
         oldest = await self._store.queue.due("waiting", now, 1)
-        self.state.oldest = oldest[0].due if oldest else 0
+        self.state.oldest = oldest[0].message.at if oldest else 0
 
     def _local(self, now: float) -> datetime:
         return datetime.fromtimestamp(now, self._rules().zone)
@@ -271,24 +284,26 @@ class Outbox:
         return slots
 
     def _hold(self, error: NotTakenError) -> None:
-        self.state.parts["not-taken"] += 1
-        self._hold_until = self._now() + min(max(error.after, 0.1), 60.0)
+        """Begins nothing for a while: no way out takes anything."""
+        self._hold_until = time.monotonic() + min(max(error.after, 0.1), 60.0)
 
-    async def _begin(self, due: Sequence[Outgoing], now: int) -> list[_Active]:
-        """Decides about messages and claims those that are to be said. Raises StoreError and DirectoryError."""
+    async def _begin(self, due: Sequence[Outgoing], now: int) -> tuple[int, list[_Active]]:
+        """Decides about messages and claims those that are to be said; about how many, and these.
+
+        Raises StoreError and DirectoryError.
+        """
         found: list[tuple[Outgoing, Progress]] = []
         fresh: list[Outgoing] = []
         for one in due:
             at, last = self._remembered.get(one.message.key, (0, b""))
             known = progresses.decode(last) if at == one.message.at else None
             present = progresses.decode(one.progress)
-            if known is not None and known.place != "waiting":
+            retried = present.retried if present is not None else 0
+            if known is not None and known.place != "waiting" and known.retried == retried:
                 # The store has lost steps, and says that this one still waits.
                 found.append((one, self._resumed(known, now) if known.state == "sent" else known))
-            elif one.message.at + self._validity(one.message) <= now:
+            elif self._too_late(one.message, present, now):
                 found.append((one, self._expired(present, now)))
-            elif present is not None and present.begun:
-                found.append((one, structs.replace(present, state="sent", at=now, sender=self._sender)))
             else:
                 fresh.append(one)
         found += await self._decide(fresh, now)
@@ -300,7 +315,7 @@ class Outbox:
             step = progresses.step(one.message, "waiting", one.progress, progress, now)
             steps.append(step)
             active.append(_Active(one.message, progress, step.after))
-        refused = await self._store.queue.step(steps) if steps else frozenset()
+        refused = await self._claim(steps)
         begun: list[_Active] = []
         for (one, _), of, step in zip(found, active, steps, strict=True):
             if step.key in refused:
@@ -310,16 +325,28 @@ class Outbox:
                 begun.append(of)
             elif of.progress.place == "over":
                 self._count(one.message, of.progress)
-        return begun
+        return len(steps), begun
 
-    def _validity(self, message: Message) -> int:
-        """Seconds after it was due at which a message is no longer worth sending."""
+    async def _claim(self, steps: Sequence[Step]) -> frozenset[Key]:
+        """The keys of steps that were not taken. Waits for the store: a claim that was written and not acknowledged
+        would leave parts that count as submitted."""
+        while steps:
+            try:
+                return await self._store.queue.step(steps)
+            except StoreError as error:
+                self.state.error = str(error)
+                await asyncio.sleep(_RETRY)
+        return frozenset()
+
+    def _too_late(self, message: Message, known: Progress | None, now: int) -> bool:
+        """Whether a message is no longer worth sending."""
         if message.kind != "reminder":
-            return self.settings.validity
+            since = known.since if known is not None and known.since else message.at
+            return since + self.settings.validity <= now
         try:
-            return hours.at(day_of(message.mark), self.settings.late_until, self._rules().zone) - message.at
+            return now >= hours.at(day_of(message.mark), self.settings.late_until, self._rules().zone)
         except ValueError:
-            return 0
+            return True
 
     def _expired(self, known: Progress | None, now: int) -> Progress:
         if known is None:
@@ -335,26 +362,35 @@ class Outbox:
         rules = self._rules()
         decided: list[tuple[Outgoing, Progress]] = []
         saying: list[tuple[Outgoing, Say]] = []
+        # Not a second ago: with other lists, or none, or a switch, every message would be found to be untrue.
+        if self._stopped():
+            return []
         for one in fresh:
             message = one.message
             stored = devices.get(message.imei)
             known = subscribers.get(message.imsi)
             device = stored.device if stored is not None else None
+            begun = present if (present := progresses.decode(one.progress)) is not None and present.begun else None
+            tries = present.tries if present is not None else 0
             try:
-                said = wording(message, device, known, self._verdict, rules, self.templates, now)
+                said = wording(message, device, known, self._verdict, rules, self.templates, now, tries)
             except Exception as error:
                 # One that cannot be worded must not keep the others from going out.
                 log.error("a message cannot be worded: a fault", message=message.kind, error=type(error).__name__)
-                decided.append((one, Progress("failed", now, reason="fault")))
-                continue
+                said = Leave("fault")
             if isinstance(said, Say) and not self.settings.stop_list.isdisjoint((said.to, message.imsi)):
-                decided.append((one, Progress("cancelled", now, reason="stop-list")))
-            elif isinstance(said, Say):
-                saying.append((one, said))
+                said = Leave("stop-list")
+            if isinstance(said, Leave):
+                decided.append(
+                    (one, progresses.abandoned(present or Progress("queued", now), "cancelled", said.reason, now))
+                )
             elif isinstance(said, Wait):
                 decided.append((one, self._later(one, now, said.seconds, said.reason)))
+            elif begun is not None:
+                # The rest goes in the words of the parts that have left.
+                decided.append((one, structs.replace(begun, state="sent", at=now, sender=self._sender)))
             else:
-                decided.append((one, Progress("cancelled", now, reason=said.reason)))
+                saying.append((one, said))
         day = self._local(now).date()
         today = day.toordinal() - _EPOCH
         # One that was counted today and could not be sent is not counted again.
@@ -374,17 +410,23 @@ class Outbox:
         return decided
 
     def _later(self, one: Outgoing, now: int, seconds: int, reason: str) -> Progress:
-        known = progresses.decode(one.progress)
-        tries = (known.tries if known is not None else 0) + 1
+        known = progresses.decode(one.progress) or Progress("queued", now)
         # `at` is when it is to be looked at again.
-        return Progress("queued", now + seconds, reason=reason, tries=tries, counted=_counted(one))
+        return structs.replace(known, state="queued", at=now + seconds, reason=reason, tries=known.tries + 1, sender="")
 
     def _sent(self, one: Outgoing, said: Say, now: int, today: int) -> Progress:
-        known = progresses.decode(one.progress)
-        reference = known.reference if known is not None and known.reference else secrets.randbelow(0xFFFF) + 1
-        tries = known.tries if known is not None else 0
-        made = Progress("sent", now, self._sender, reference=reference, to=said.to, texts=said.texts, tries=tries)
-        made = structs.replace(made, counted=today)
+        known = progresses.decode(one.progress) or Progress("queued", now)
+        made = structs.replace(
+            known,
+            state="sent",
+            at=now,
+            sender=self._sender,
+            reason="",
+            reference=known.reference or secrets.randbelow(0xFFFF) + 1,
+            to=said.to,
+            texts=said.texts,
+            counted=today,
+        )
         return structs.replace(made, parts=(PartProgress(),) * len(self._parts(made)))
 
     def _parts(self, progress: Progress) -> list[Part]:
@@ -428,12 +470,18 @@ class Outbox:
                 used, slot = slot, None
                 after, wait = await self._submit(active, number, parts[number], used)
                 following = after.next_part
-                if after.state == "sent" and following is not None:
-                    slot = None if wait else await self._next_slot()
-                    if slot is not None:
-                        after = progresses.with_part(structs.replace(after, at=self._at()), following, "sent")
-                    else:
-                        after = structs.replace(after, state="queued", at=self._at() + wait)
+                if after.state != "sent" or following is None:
+                    await self._take(active, after)
+                    return
+                if not wait and not self._held() and (slot := self._gateway.take()) is None:
+                    # An answer is not kept from the disk by the next part's wait for its turn.
+                    if not await self._take(active, after):
+                        return
+                    slot = await self._next_slot()
+                if slot is None:
+                    after = structs.replace(after, state="queued", at=self._at() + wait, sender="")
+                else:
+                    after = progresses.with_part(structs.replace(after, at=self._at()), following, "sent")
                 if not await self._take(active, after):
                     return
         finally:
@@ -451,9 +499,11 @@ class Outbox:
             accepted = await slot.submit(part)
             progress = progresses.with_part(progress, number, "accepted", accepted.name)
         except NotTakenError as error:
-            self._hold(error)
-            wait = max(1, int(error.after))
-            return structs.replace(progresses.with_part(progress, number, ""), state="queued", at=self._at() + wait), 0
+            self.state.parts["not-taken"] += 1
+            # Others may be taken: only where there is no way out at all everything is held.
+            wait = int(min(max(1.0, error.after, 1 << min(progress.tries, 10)), 600.0))
+            again = progresses.with_part(progress, number, "")
+            return structs.replace(again, state="queued", at=self._at() + wait, tries=progress.tries + 1, sender=""), 0
         except RefusedError as error:
             outcome = "refused"
             progress = progresses.with_part(progress, number, "failed")
@@ -462,17 +512,23 @@ class Outbox:
             return after, 0
         except UnansweredError:
             outcome = "unanswered"
-            again = self.settings.unanswered == "again"
-            progress = progresses.with_part(progress, number, "" if again else "unanswered")
-            wait = 1 if again else 0
+            if self.settings.unanswered == "again" and progress.tries < _AGAIN:
+                progress = progresses.with_part(structs.replace(progress, tries=progress.tries + 1), number, "")
+                wait = 1
+            else:
+                progress = progresses.with_part(progress, number, "unanswered")
         self.state.parts[outcome] += 1
         if progress.next_part is None:
             progress = progresses.submitted(progress, self._at())
         return progress, wait
 
+    def _held(self) -> bool:
+        """Whether no part is to be begun now."""
+        return self._ending or bool(self.state.stopped)
+
     async def _next_slot(self) -> Slot | None:
         """Room for the next part; None where there is none for some time."""
-        while not self._ending:
+        while not self._held():
             if (slot := self._gateway.take()) is not None:
                 return slot
             try:
@@ -490,10 +546,14 @@ class Outbox:
         names = [part.name for part in progress.parts if part.name]
         step = progresses.step(active.message, "sending", active.stored, progress, self._at(), names[-1:])
         if not await self._written_down(step):
-            anew = await self._lost(active)
-            if anew is None or not await self._written_down(
-                progresses.step(active.message, anew[0], anew[1], progress, self._at(), names[-1:])
-            ):
+            found = await self._lost(active)
+            if found is not None:
+                known = progresses.decode(found.progress)
+                if known is not None:
+                    progress = progresses.merged(progress, known)
+                place = known.place if known is not None else "waiting"
+                step = progresses.step(active.message, place, found.progress, progress, self._at(), names[-1:])
+            if found is None or not await self._written_down(step):
                 self.state.parts["taken-over"] += 1
                 return False
         self._remember(active.message, step)
@@ -502,8 +562,9 @@ class Outbox:
             self._count(active.message, progress)
         return True
 
-    async def _lost(self, active: _Active) -> tuple[Place, bytes] | None:
-        """Where a message is whose step was refused, if the store has lost earlier ones; None: another has it now."""
+    async def _lost(self, active: _Active) -> Outgoing | None:
+        """What the store has of a message whose step was refused, if that is older, or a receipt came by another node;
+        None: another sends it now."""
         while True:
             try:
                 found = (await self._store.queue.find([active.message.key])).get(active.message.key)
@@ -514,9 +575,8 @@ class Outbox:
         if found is None:
             return None
         known = progresses.decode(found.progress)
-        if known is None:
-            return ("waiting", b"") if not found.progress else None
-        return (known.place, found.progress) if known.sender == self._sender else None
+        ours = not found.progress if known is None else known.sender == self._sender
+        return found if ours else None
 
     async def _written_down(self, step: Step) -> bool:
         """Whether the store has taken a step; waits for the store."""
@@ -599,7 +659,8 @@ class Outbox:
 
     def _receipted(self, one: Stepped) -> None:
         """A receipt has changed a message."""
-        self._remember(one.message, one.step)
+        if self.state.leading:
+            self._remember(one.message, one.step)
         if one.after.state != one.before.state:
             self._count(one.message, one.after)
 

@@ -47,6 +47,10 @@ class Progress(Struct, frozen=True, array_like=True, omit_defaults=True, gc=Fals
     tries: int = 0
     counted: int = 0
     """The local day, since 1970, on which it was counted as one of the subscriber's."""
+    retried: int = 0
+    """How often people have had it sent once more."""
+    since: int = 0
+    """When it began to be worth sending, if not when it was put: it was retried then."""
 
     @property
     def begun(self) -> bool:
@@ -122,8 +126,18 @@ def received(progress: Progress, receipts: Iterable[Receipt], at: int) -> Progre
             if part.name == name and part.state == "accepted":
                 progress = with_part(progress, number, receipt.state, name)
                 if receipt.state != "delivered":
-                    progress = structs.replace(progress, reason=receipt.reason or receipt.state)
+                    reason = f"{receipt.smsc}:{receipt.reason or receipt.state}"
+                    progress = structs.replace(progress, reason=reason)
     return concluded(progress, at)
+
+
+def merged(progress: Progress, other: Progress) -> Progress:
+    """With what receipts have said of the same parts in another version of it."""
+    for number, part in enumerate(other.parts):
+        same = PartProgress("accepted", part.name)
+        if part.name and part.state in _FINAL and progress.parts[number : number + 1] == (same,):
+            progress = with_part(progress, number, part.state, part.name)
+    return concluded(progress, progress.at)
 
 
 def concluded(progress: Progress, at: int) -> Progress:

@@ -8,6 +8,7 @@ was is kept in the store. A node that was down plans late, until the hour after 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -74,8 +75,9 @@ def slot(imei: int, begin: int, end: int) -> int:
     return begin + ((imei * _FIBONACCI & 0xFFFF_FFFF_FFFF_FFFF) * max(end - begin, 1) >> 64)
 
 
-def reminders(device: Device, rules: Rules, day: date, begin: int, end: int) -> Iterator[Message]:
-    """The reminders of a device on a local day whose window is from `begin` to `end`: one for each subscriber.
+def reminders(device: Device, rules: Rules, day: date, begin: int, turns: tuple[int, int]) -> Iterator[Message]:
+    """The reminders of a device on a local day whose window has this begin: one for each subscriber, with their turns
+    from the first to the last second.
 
     On every day of a running timer but the first.
     """
@@ -84,7 +86,7 @@ def reminders(device: Device, rules: Rules, day: date, begin: int, end: int) -> 
         return
     if datetime.fromtimestamp(timer.start, rules.zone).date() >= day:
         return
-    at = slot(device.imei, begin, end)
+    at = slot(device.imei, *turns)
     for seen in device.seen:
         yield Message("reminder", device.imei, seen.imsi, mark_of(day), at, seen.msisdn)
 
@@ -104,7 +106,8 @@ class Reminders:
         self.state = RemindersState()
         self._store = store
         self.settings = settings
-        self._name = name
+        # Another process of the same name must not plan at the same time.
+        self._name = f"{name}#{secrets.token_hex(4)}"
         self._rules = rules
         self._now = now
 
@@ -122,6 +125,12 @@ class Reminders:
         """Begin and end of a local day's window, Unix time."""
         zone = self._rules().zone
         return hours.at(day, self.settings.begin, zone), hours.at(day, self.settings.end, zone)
+
+    def window_open(self, seconds: int) -> bool:
+        """Whether today's window has been open for so long, and it is not too late for reminders."""
+        now, zone = int(self._now()), self._rules().zone
+        day = datetime.fromtimestamp(now, zone).date()
+        return self.window(day)[0] + seconds < now < hours.at(day, self.settings.late_until, zone)
 
     async def turn(self) -> None:
         """Plans today's reminders if it is time and they are not planned. Raises StoreError."""
@@ -146,11 +155,14 @@ class Reminders:
     async def _plan(self, planned: Planned, day: date, passes: int) -> bool:
         """Goes through all devices; False where another node goes on with it. Raises StoreError."""
         begin, end = self.window(day)
+        # Who is planned late has turns in the time that is left, and not all at once.
+        now, late = int(self._now()), hours.at(day, self.settings.late_until, self._rules().zone)
+        first, last = max(begin, now), max(end, min(now + end - begin, late)) if now > begin else end
         after, queued = planned.after, planned.queued
         page = 0
         while True:
             found = await self._store.scan(after, _PAGE, first=begin)
-            messages = self._of(found.devices, day, begin, end)
+            messages = self._of(found.devices, day, begin, (first, last))
             queued += await self._store.queue.put(messages) if messages else 0
             after = found.next
             page += 1
@@ -164,9 +176,9 @@ class Reminders:
                 self.state.leading = False
                 return False
 
-    def _of(self, devices: Sequence[Stored], day: date, begin: int, end: int) -> list[Message]:
+    def _of(self, devices: Sequence[Stored], day: date, begin: int, turns: tuple[int, int]) -> list[Message]:
         rules = self._rules()
-        return [message for device, _ in devices for message in reminders(device, rules, day, begin, end)]
+        return [message for device, _ in devices for message in reminders(device, rules, day, begin, turns)]
 
 
 def _read(value: bytes | None) -> Planned:
@@ -174,8 +186,3 @@ def _read(value: bytes | None) -> Planned:
         return msgpack.decode(value, type=Planned) if value else Planned()
     except ValueError:
         return Planned()
-
-
-def whole(window: int, rate: float, devices: int, parts: int) -> float:
-    """How many times the reminders of so many devices fit into a window of so many seconds; `inf` without a limit."""
-    return float("inf") if not rate or not devices else rate * window / (devices * parts)

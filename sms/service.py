@@ -21,6 +21,7 @@ from eir.timers.store import Store
 from sms import setup
 from sms.desk import MessageDesk, Record
 from sms.gateway import Gateway
+from sms.hours import Hours
 from sms.outbox import Outbox
 from sms.reminders import Reminders
 
@@ -103,7 +104,7 @@ class Messages:
         read = setup.read(path, config)
 
         def take() -> None:
-            self._setup = read
+            self._config, self._setup = config, read
             if self.outbox is not None and self.planner is not None:
                 self.outbox.templates, self.outbox.settings = read.templates, read.outbox
                 self.planner.settings = read.reminders
@@ -127,14 +128,26 @@ class Messages:
             return
         if any(task.done() for task in self._tasks):
             yield "no messages are sent any more: start the node anew"
-        state = self.outbox.state
+        state, plan = self.outbox.state, self.planner.state
         if state.leading and state.oldest and not state.stopped and time.time() - state.oldest > _OLD:
             yield "messages wait for more than an hour"
-        planned, window = self.planner.state.planned, self._setup.reminders
-        seconds = (window.end.hour - window.begin.hour) * 3600 + (window.end.minute - window.begin.minute) * 60
-        needed = planned.queued * self._setup.parts_of_a_reminder
-        if self._setup.rate and needed > self._setup.rate * seconds:
-            yield f"the window of reminders is too short: up to {needed} parts at {self._setup.rate:g} a second"
+        if self.gateway is not None and all(smsc["state"] != "bound" for smsc in self.gateway.status()):
+            yield "no way out takes messages"
+        for what, error in (("messages are not sent", state.error), ("reminders are not planned", plan.error)):
+            if error:
+                yield f"{what}: {error}"
+        if plan.leading and not plan.planned.passes and self.planner.window_open(_OLD):
+            yield "the day's reminders are not planned an hour after their window began"
+        if self.window_use() > 1:
+            yield "the window of reminders is too short for the rate of the SMSC"
+
+    def window_use(self) -> float:
+        """How much of the window of reminders today's take, if none has a known language; 0 without a rate."""
+        if self.planner is None or not self._setup.rate:
+            return 0.0
+        parts = self.planner.state.planned.queued * self._setup.parts_of_a_reminder
+        window = self._setup.reminders
+        return parts / (self._setup.rate * Hours(window.begin, window.end).seconds())
 
     def commands(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         """Commands of the control socket."""

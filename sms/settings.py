@@ -15,6 +15,8 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}\Z")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Octet = Annotated[int, Meta(ge=0, le=255)]
 Timeout = Annotated[float, Meta(ge=0.05, le=600)]
+Answer = Annotated[float, Meta(ge=0.05, le=60)]
+"""Less than the time after which another node takes a message over."""
 Window = Annotated[int, Meta(ge=1, le=1000)]
 Rate = Annotated[float, Meta(ge=0, le=100_000)]
 """Short messages a second; 0: no limit."""
@@ -68,7 +70,7 @@ class SmscSettings(_Settings, frozen=True, kw_only=True):
     rate: Rate = 0.0
     enquire_link: Timeout = 30.0
     """Silence after which the SMSC is asked whether it is there."""
-    response_timeout: Timeout = 30.0
+    response_timeout: Answer = 30.0
     connect_timeout: Timeout = 10.0
     receipts: bool = True
     receipt_ids: ReceiptIds = "same"
@@ -93,7 +95,7 @@ class WebhookSettings(_Settings, frozen=True, kw_only=True):
     """Its first line is the bearer token; empty: none is sent."""
     ca_file: str = ""
     """Empty: those that the machine trusts."""
-    timeout: Timeout = 10.0
-    connect_timeout: Timeout = 5.0
+    timeout: Answer = 10.0
+    connect_timeout: Answer = 5.0
     concurrency: Annotated[int, Meta(ge=1, le=1000)] = 10
     rate: Rate = 0.0

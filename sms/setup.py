@@ -33,7 +33,7 @@ class Setup(NamedTuple):
     parts_of_a_reminder: int
     """Short messages that a reminder takes at most."""
     rate: float
-    """Short messages a second of the preferred way out; 0: no limit."""
+    """Short messages a second of the slowest way out; 0: no limit."""
 
 
 def read(path: Path, config: Config) -> Setup:
@@ -46,9 +46,10 @@ def read(path: Path, config: Config) -> Setup:
     window = ReminderSettings(*(parse_time(getattr(sms.reminders, key)) for key in ReminderSettings._fields))
     # Who has no known language gets both.
     parts = sum(templates.most_parts("reminder", (language,), sms.concatenation) for language in templates.languages)
-    rates = {"smpp": sms.smsc[0].rate if sms.smsc else 0.0, "webhook": sms.webhook.rate}
-    rate = rates.get(sms.gateway, 0.0)
-    seconds = (window.end.hour - window.begin.hour) * 3600 + (window.end.minute - window.begin.minute) * 60
+    # Of several SMSCs the slowest may have to do it alone.
+    rates = {"smpp": [smsc.rate for smsc in sms.smsc if smsc.rate], "webhook": [sms.webhook.rate]}
+    rate = min(rates.get(sms.gateway, []), default=0.0)
+    seconds = Hours(window.begin, window.end).seconds()
     if rate and sms.reminders.devices * parts > rate * seconds:
         raise ConfigError(
             f"{path}: sms.reminders: {sms.reminders.devices} reminders of up to {parts} parts do not fit into "

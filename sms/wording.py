@@ -17,6 +17,8 @@ from sms.templates import Templates, Values
 
 _AGAIN: Final = 3600
 """Seconds after which a number that was not known, or a timer that stood still, is looked at again."""
+_BEHIND: Final = 4
+"""Times that a refused device may be white here, while lists come in, before its message is given up."""
 _LANGUAGES: Final = ("kk", "ru")
 """Both are said where a subscriber's language is not known, in this order."""
 
@@ -62,8 +64,14 @@ def wording(
     rules: Rules,
     templates: Templates,
     now: int,
+    tries: int = 0,
 ) -> Say | Leave | Wait:
-    """What is to be done about a message now. Stop lists, hours and caps are not its concern."""
+    """What is to be done about a message now, that has waited so many times. Stop lists, hours and caps are not its
+    concern.
+
+    A verdict that does not fit may be one of a node that is behind: only a device that is white is done with, and one
+    whose attempt another node refused not at once.
+    """
     if message.kind == "report-expired":
         return Leave("no-message")
     timer = None if device is None else grey.timer(device, rules)
@@ -74,8 +82,10 @@ def wording(
     if not reason:
         expected = "grey" if message.kind in ("grey-granted", "reminder") else "black"
         found = verdict(message.imei, message.imsi)
-        if found != expected:
-            reason = f"is-{found}"
+        if found == "white" and (message.kind != "black-attempt" or tries >= _BEHIND):
+            reason = "is-white"
+        elif found != expected:
+            return Wait(min(60 << tries, _AGAIN), f"is-{found}")
     if not reason and subscriber is not None and subscriber.m2m:
         reason = "m2m"
     if reason:

@@ -49,8 +49,8 @@ class Step(NamedTuple):
 class Queue(Protocol):
     """The messages of a store. Every method may raise StoreError."""
 
-    async def due(self, place: Place, until: int, most: int) -> list[Outgoing]:
-        """Messages to subscribers in a place that are due up to `until`, inclusive; the earliest first."""
+    async def due(self, place: Place, until: int, most: int, since: int = 0) -> list[Outgoing]:
+        """Messages to subscribers in a place that are due from `since` to `until`, inclusive; the earliest first."""
 
     async def find(self, keys: Collection[MessageKey]) -> dict[MessageKey, Outgoing]:
         """Those that have not been withdrawn or forgotten, of these."""

@@ -21,7 +21,7 @@ _STEP, _PUT, _ALLOW, _FORGET = SCRIPTS = tuple(
     map(Script, (redis_scripts.STEP, redis_scripts.PUT, redis_scripts.ALLOW, redis_scripts.FORGET))
 )
 _PLACES: Final[tuple[Place, ...]] = ("waiting", "sending", "over")
-_KEPT: Final = 3 * 86400
+_KEPT: Final = 7 * 86400
 """Seconds that names of receipts and counts of a day are kept."""
 _CHUNK: Final = 500
 """Messages that one script takes, so that none holds up the others for long."""
@@ -48,12 +48,12 @@ class RedisQueue:
         self._keys = keys
         self._first = first
 
-    async def due(self, place: Place, until: int, most: int) -> list[Outgoing]:
+    async def due(self, place: Place, until: int, most: int, since: int = 0) -> list[Outgoing]:
         """Messages to subscribers in a place that are due, the earliest first. Raises StoreError."""
         found = await self._first(
             most,
             lambda shard, count: (
-                "ZRANGEBYSCORE", self._of(shard, place), "-inf", until, "WITHSCORES", "LIMIT", 0, count
+                "ZRANGEBYSCORE", self._of(shard, place), since, until, "WITHSCORES", "LIMIT", 0, count
             ),
             scored,
         )  # fmt: skip

@@ -19,7 +19,7 @@ _PLACES: Final[dict[Place, int]] = {"waiting": WAITING, "sending": SENDING, "ove
 _COLUMNS: Final = "kind, imei, imsi, mark, at, msisdn, apart, progress, due"
 # The state stands in the text: only then a partial index serves.
 _DUE: Final = f"""SELECT {_COLUMNS} FROM messages CROSS JOIN devices ON n = device
-    WHERE messages.state = {{}} AND due <= ? ORDER BY due LIMIT ?"""
+    WHERE messages.state = {{}} AND due BETWEEN ? AND ? ORDER BY due LIMIT ?"""
 _OF_KEY: Final = "device = (SELECT n FROM devices WHERE imei = ?) AND kind = ? AND imsi = ? AND mark = ?"
 _FIND: Final = f"""SELECT {_COLUMNS} FROM messages JOIN devices ON n = device
     WHERE {_OF_KEY} AND messages.state IN ({WAITING}, {SENDING}, {OVER})"""
@@ -56,10 +56,10 @@ class SqliteQueue:
     def __init__(self, store: _Store) -> None:
         self._store = store
 
-    async def due(self, place: Place, until: int, most: int) -> list[Outgoing]:
+    async def due(self, place: Place, until: int, most: int, since: int = 0) -> list[Outgoing]:
         """Messages to subscribers in a place that are due, the earliest first. Raises StoreError."""
         query = _DUE.format(_PLACES[place])
-        return await self._rows(lambda connection: connection.execute(query, (until, max(most, 0))))
+        return await self._rows(lambda connection: connection.execute(query, (since, until, max(most, 0))))
 
     async def find(self, keys: Collection[MessageKey]) -> dict[MessageKey, Outgoing]:
         """Those that have not been withdrawn or forgotten, of these. Raises StoreError."""

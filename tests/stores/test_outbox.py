@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
 
 from eir.timers.grey import End, Ended, Started
 from eir.timers.queue import Step
-from eir.timers.store import Message, Store
+from eir.timers.store import Message, MessageKey, Store, StoreError
 from sms import progress as progresses
 from sms import receipts
 from sms.gateway import Part, Receipt
@@ -121,7 +122,7 @@ async def test_a_receipt_of_failure_is_told(nodes: Nodes) -> None:
         await wait_for(lambda: over(outbox, 1), 20, outbox)
         for name in sending.gateway.names:
             sending.gateway.receipt(name, "failed" if name == "m0" else "delivered")
-        await wait_for(lambda: outbox.state.outcomes["grey-granted", "failed", "failed"] == 1, 20, outbox)
+        await wait_for(lambda: outbox.state.outcomes["grey-granted", "failed", "fake:failed"] == 1, 20, outbox)
 
 
 async def test_what_is_true_no_more_is_not_said(nodes: Nodes) -> None:
@@ -134,15 +135,109 @@ async def test_what_is_true_no_more_is_not_said(nodes: Nodes) -> None:
     await put(store, [change(device(4, Ended(FIRST_IMEI + 4, End(NOON + 9, "verified"))), stored.version)])
     sending.settings = sending.settings._replace(stop_list=frozenset({"999000000005", imsi(9)}))
     outbox = sending.outbox()
-    await sending.run(outbox, lambda: over(outbox, 6))
+    await sending.run(outbox, lambda: over(outbox, 5))
     assert list(sending.gateway.texts()) == ["999000000006"]
     assert {reason: count for (_, state, reason), count in outbox.state.outcomes.items() if state == "cancelled"} == {
         "is-white": 1,
-        "is-black": 1,
         "m2m": 1,
         "timer-over": 1,
         "stop-list": 1,
     }
+
+
+async def test_a_switch_in_between_cancels_nothing(nodes: Nodes) -> None:
+    sending = await granted(nodes, 20)
+    outbox = sending.outbox()
+    # Without lists everything is answered white.
+    sending.verdicts = defaultdict(lambda: "white")
+    asked = 0
+
+    def stopped() -> str:
+        nonlocal asked
+        asked += 1
+        return "" if asked == 1 else "no valid lists"
+
+    outbox._stopped = stopped
+    async with running(outbox):
+        await wait_for(lambda: asked > 5, 10)
+    assert over_count(outbox) == 0 and (await sending.store.counts()).queued == 20
+
+
+async def test_a_claim_that_was_written_but_not_acknowledged_is_sent(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sending = await granted(nodes, 3)
+    step, failures = sending.store.queue.step, 4
+
+    async def failing(steps: Sequence[Step]) -> frozenset[MessageKey]:
+        nonlocal failures
+        refused = await step(steps)
+        failures -= 1
+        if failures >= 0:
+            raise StoreError("gone in the midst")
+        return refused
+
+    monkeypatch.setattr(sending.store.queue, "step", failing)
+    outbox = sending.outbox()
+    await sending.run(outbox, lambda: over(outbox, 3))
+    assert {len(said) for said in sending.gateway.texts().values()} == {1}
+    assert outbox.state.outcomes == {("grey-granted", "accepted", ""): 3}
+
+
+async def test_an_answer_is_on_record_while_the_next_part_waits_for_its_turn(nodes: Nodes) -> None:
+    sending = await granted(nodes)
+    gateway = sending.gateway
+    outbox = sending.outbox()
+    task = asyncio.create_task(outbox.run())
+
+    def answer(_: Part) -> Outcome:
+        gateway.full = True
+        return "accepted"
+
+    gateway.answer = answer
+    await wait_for(lambda: len(gateway.submitted) == 1, 5)
+    known = await progress(sending.store, message(1, subscriber=1))
+    while known is None or known.parts[0].state != "accepted":
+        await asyncio.sleep(0.01)
+        known = await progress(sending.store, message(1, subscriber=1))
+    await crash(outbox, task)
+    second = FakeGateway()
+    again = sending.outbox(gateway=second)
+    await sending.run(again, lambda: over(again, 1))
+    assert again.state.outcomes == {("grey-granted", "accepted", ""): 1} and not again.state.parts["unanswered"]
+
+
+async def test_sent_again_by_policy_it_has_an_end(nodes: Nodes) -> None:
+    sending = await granted(nodes)
+    sending.settings = sending.settings._replace(unanswered="again")
+    sending.gateway.answer = lambda part: "unanswered" if part.number == 2 else "accepted"
+    outbox = sending.outbox()
+    async with running(outbox):
+        while not over(outbox, 1):
+            sending.now += 0.5
+            await asyncio.sleep(0.01)
+            assert sending.now < NOON + 600
+    assert Counter(part.number for part in sending.gateway.submitted)[2] == 4
+    assert outbox.state.outcomes == {("grey-granted", "failed", "unanswered"): 1}
+
+
+async def test_what_one_node_remembers_is_not_put_over_what_another_has_done(nodes: Nodes) -> None:
+    sending = await granted(nodes)
+    first = sending.gateway
+    first.answer = lambda part: "not-taken" if part.number == 3 else "accepted"
+    one = sending.outbox("eir1.test")
+    await sending.run(one, lambda: one.state.parts["not-taken"] > 0)
+    sending.now += 60
+    second = FakeGateway()
+    second.answer = lambda part: "not-taken" if part.number == 5 else "accepted"
+    two = sending.outbox("eir2.test", second, await nodes.another(sending.store))
+    await sending.run(two, lambda: two.state.parts["not-taken"] > 0)
+    sending.now += 60
+    first.answer = lambda part: "accepted"
+    one._ending = False
+    await sending.run(one, lambda: over(one, 1))
+    numbers = [part.number for part in (*first.submitted, *second.submitted)]
+    assert sorted(numbers) == list(range(1, first.submitted[0].of + 1))
 
 
 async def test_without_a_number_it_waits_until_one_is_known_or_it_is_too_late(nodes: Nodes) -> None:

@@ -37,6 +37,7 @@ class FakeGateway:
         self.answer: Callable[[Part], Outcome] = lambda _: "accepted"
         self.delay = delay
         self.down = False
+        self.full = False
         self.names: list[str] = []
         self._free = window
         self._on_receipt: OnReceipt | None = None
@@ -46,7 +47,7 @@ class FakeGateway:
         self._on_receipt = on_receipt
 
     def take(self) -> Slot | None:
-        if self._free <= 0 or self.down:
+        if self._free <= 0 or self.down or self.full:
             return None
         self._free -= 1
         return _FakeSlot(self)
@@ -57,7 +58,7 @@ class FakeGateway:
     async def room(self) -> None:
         if self.down:
             raise NotTakenError("down", 0.05)
-        if self._free <= 0:
+        if self._free <= 0 or self.full:
             await asyncio.sleep(0.001)
 
     def receipt(self, name: str, state: Literal["delivered", "failed", "expired"] = "delivered") -> None:

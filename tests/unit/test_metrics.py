@@ -78,6 +78,7 @@ PROMISED = {
     "eir_sms_receipts_unknown_total": ("counter", set()),
     "eir_sms_reminders_queued": ("gauge", set()),
     "eir_sms_reminders_passes": ("gauge", set()),
+    "eir_sms_window_use": ("gauge", set()),
     "eir_smsc_up": ("gauge", {"smsc"}),
     "eir_smsc_window_in_use": ("gauge", {"smsc"}),
     "eir_smsc_events_total": ("counter", {"smsc", "event"}),
@@ -215,6 +216,7 @@ class FakeMessages:
         ),
         receipts=SimpleNamespace(unknown=1),
     )
+    window_use = staticmethod(lambda: 0.5)
     planner = SimpleNamespace(state=RemindersState(planned=Planned(20260101, 1, None, 9)))
     gateway = SimpleNamespace(
         status=lambda: [

@@ -68,7 +68,7 @@ def test_the_date_is_the_last_day_with_access() -> None:
     [
         ("grey-granted", device(), "grey", 0, Say),
         ("grey-granted", device(), "white", 0, Leave("is-white")),
-        ("grey-granted", device(), "black", 0, Leave("is-black")),
+        ("grey-granted", device(), "black", 0, Wait(60, "is-black")),
         ("grey-granted", device(), "grey", 7, Leave("timer-over")),
         ("grey-granted", device(act("lift")), "grey", 0, Leave("timer-lifted")),
         ("grey-granted", device(act("freeze")), "grey", 0, Wait(3600, "frozen")),
@@ -83,7 +83,8 @@ def test_the_date_is_the_last_day_with_access() -> None:
         ("black-expired", device(act("extend", 3)), "grey", 0, Leave("timer-running")),
         ("black-attempt", None, "black", 0, Say),
         ("black-attempt", device(act("freeze")), "black", 0, Say),
-        ("black-attempt", None, "white", 0, Leave("is-white")),
+        ("black-attempt", None, "white", 0, Wait(60, "is-white")),
+        ("black-expired", expired(), "grey", 0, Wait(60, "is-grey")),
         ("report-expired", expired(), "black", 0, Leave("no-message")),
     ],
 )
@@ -109,6 +110,14 @@ def test_who_is_told_where_and_in_which_language() -> None:
     assert said("black-attempt", None, "black", None) == Wait(3600, "no-number")
     stranger = said("black-attempt", None, "black", None, msisdn="999000000002")
     assert isinstance(stranger, Say) and len(stranger.texts) == 2
+
+
+def test_a_node_that_is_behind_waits_longer_and_longer_and_then_gives_up() -> None:
+    message = Message("black-attempt", FIRST_IMEI, IMSI, 0, NOON)
+    told = [
+        wording(message, None, KNOWN, lambda imei, imsi: "white", RULES, TEMPLATES, NOON, tries) for tries in range(5)
+    ]
+    assert told == [*(Wait(60 << tries, "is-white") for tries in range(4)), Leave("is-white")]
 
 
 def test_a_day_and_its_mark() -> None:
