@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from datetime import time as time_of_day
@@ -113,13 +114,19 @@ class Reminders:
 
     async def run(self) -> None:
         """Goes on until cancelled; waits for the store where it fails."""
-        while True:
-            try:
-                await self.turn()
-                self.state.error = ""
-            except StoreError as error:
-                self.state.error = str(error)
-            await asyncio.sleep(_LOOK)
+        try:
+            while True:
+                try:
+                    await self.turn()
+                    self.state.error = ""
+                except StoreError as error:
+                    self.state.error = str(error)
+                await asyncio.sleep(_LOOK)
+        finally:
+            if self.state.leading:
+                # Another node need not wait until it runs out.
+                with suppress(StoreError):
+                    await self._store.lease("reminders", self._name, 0)
 
     def window(self, day: date) -> tuple[int, int]:
         """Begin and end of a local day's window, Unix time."""

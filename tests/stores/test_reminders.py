@@ -112,10 +112,11 @@ async def test_who_has_no_end_to_be_told_or_no_timer_is_left_out(nodes: Nodes) -
         device(7, seen(7), Started(FIRST_IMEI + 7, NOON, imsi(8), first=False)),
     ]
     await put(store, map(change, devices))
-    await Planner(store).at(clock(30, 12))
+    planner = Planner(store)
+    await planner.at(clock(30, 12))
     assert sorted(n for n, _, _ in await queued(store)) == [1, 4, 7, 7]
     # The day after their last one those without more days are expired, if not yet in the store.
-    await Planner(store).at(clock(31, 12))
+    await planner.at(clock(31, 12))
     assert [n for n, mark, _ in await queued(store) if mark == mark_of(FIRST_DAY + timedelta(days=31))] == [4]
 
 
