@@ -70,12 +70,13 @@ my %how = (
     ids          => 'decimal',    # message_id of responses: decimal, hex; receipts name it in decimal-receipts' way
     receipt_ids  => 'same',       # same, decimal, hex
     record       => 1,
+    port         => 0,            # to listen on, at the start; 0: any that is free
 );
 my $path = shift @ARGV;
 set($_) for @ARGV;
 open(my $record, '>>', $path) or die "$path: $!";
 
-my $listener = Line->new_listen('127.0.0.1', port => 0, async => 1) or die "listen: $!";
+my $listener = Line->new_listen('127.0.0.1', port => $how{port}, async => 1) or die "listen: $!";
 my $select = IO::Select->new($listener, \*STDIN);
 STDOUT->autoflush(1);
 print $listener->sockport, "\n";

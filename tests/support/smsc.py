@@ -29,11 +29,11 @@ class Smsc:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Starts it and waits until it listens: each time on another port."""
+        """Starts it and waits until it listens: when it comes back, on the port that it had."""
         perl = need("perl")
         if subprocess.run([perl, "-MNet::SMPP", "-e", "1"], capture_output=True).returncode:
             lacking("Net::SMPP of Perl is not installed")
-        how = [f"{key}={value}" for key, value in self._how.items()]
+        how = [f"{key}={value}" for key, value in {"port": self.port, **self._how}.items()]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [perl, str(SCRIPT), str(self._record), *how],
