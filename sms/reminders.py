@@ -32,8 +32,8 @@ _LOOK: Final = 5.0
 _AHEAD: Final = 1800
 """Seconds before the window at which planning begins."""
 _PAGE: Final = 1000
-_KEEP_EVERY: Final = 10
-"""Pages after which it is kept where planning is."""
+_TOGETHER: Final = 10_000
+"""Reminders that are queued at a time, after which it is kept where planning is."""
 _FIBONACCI: Final = 0x9E37_79B9_7F4A_7C15
 _SETTING: Final = "sms-reminders"
 
@@ -166,15 +166,17 @@ class Reminders:
         now, late = int(self._now()), hours.at(day, self.settings.late_until, self._rules().zone)
         first, last = max(begin, now), max(end, min(now + end - begin, late)) if now > begin else end
         after, queued = planned.after, planned.queued
-        page = 0
+        messages: list[Message] = []
         while True:
             found = await self._store.scan(after, _PAGE, first=begin)
-            messages = self._of(found.devices, day, begin, (first, last))
-            queued += await self._store.queue.put(messages) if messages else 0
+            messages += self._of(found.devices, day, begin, (first, last))
             after = found.next
-            page += 1
-            if after is not None and page % _KEEP_EVERY:
+            if after is not None and len(messages) < _TOGETHER:
                 continue
+            # By their turns: what is put together then lies together in the store's index of turns.
+            messages.sort(key=lambda message: message.at)
+            queued += await self._store.queue.put(messages) if messages else 0
+            messages.clear()
             self.state.planned = Planned(planned.day, planned.passes if after else passes, after, queued)
             await self._store.set_setting(_SETTING, msgpack.encode(self.state.planned))
             if after is None:

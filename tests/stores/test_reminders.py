@@ -122,7 +122,7 @@ async def test_who_has_no_end_to_be_told_or_no_timer_is_left_out(nodes: Nodes) -
 
 async def test_another_goes_on_where_one_was_lost(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "_PAGE", 10)
-    monkeypatch.setattr(planning, "_KEEP_EVERY", 1)
+    monkeypatch.setattr(planning, "_TOGETHER", 10)
     store = await with_devices(nodes, 60)
     first = Planner(store)
     asked = 0
