@@ -40,8 +40,6 @@ from sms.wording import Leave, Say, Verdict, Wait, day_of, wording
 
 _LEASE: Final = 15.0
 """Seconds after which another node takes over."""
-_ABANDONED: Final = 120
-"""Seconds without a step after which a message is not being sent any more by whoever was."""
 _LOOK: Final = 1.0
 """Seconds between two looks at what holds for all messages."""
 _IDLE: Final = 0.5
@@ -77,6 +75,8 @@ class OutboxSettings(NamedTuple):
     """Messages to one subscriber a day; 0: as many as there are."""
     validity: int = 3 * 86400
     unanswered: Literal["skip", "again"] = "skip"
+    abandoned: int = 75
+    """Without a step for so long a message is not being sent any more by whoever was: longer than any answer takes."""
     kept: int = 7 * 86400
     """How long it is known what became of a message."""
     stop_list: frozenset[str] = frozenset()
@@ -627,7 +627,7 @@ class Outbox:
             if one.message.key in self._active:
                 continue
             own_before = known is not None and known.sender.rpartition("#")[0] == self._name
-            if one.due > now - _ABANDONED and not own_before:
+            if one.due > now - self.settings.abandoned and not own_before:
                 continue
             after = self._resumed(known, now)
             steps.append(progresses.step(one.message, "sending", one.progress, after, now))

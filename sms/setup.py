@@ -55,6 +55,7 @@ def read(path: Path, config: Config) -> Setup:
             f"{path}: sms.reminders: {sms.reminders.devices} reminders of up to {parts} parts do not fit into "
             f"{seconds} seconds at {rate:g} parts a second, which hold {int(rate * seconds / parts)}"
         )
+    answers = {"smpp": [smsc.response_timeout for smsc in sms.smsc], "webhook": [sms.webhook.timeout]}
     outbox = OutboxSettings(
         concatenation=sms.concatenation,
         in_flight=sms.in_flight,
@@ -63,6 +64,7 @@ def read(path: Path, config: Config) -> Setup:
         daily_cap=sms.daily_cap,
         validity=sms.validity,
         unanswered=sms.unanswered,
+        abandoned=int(2 * max(answers.get(sms.gateway, []), default=10.0)) + 15,
         kept=sms.kept,
         stop_list=_stop_list(config),
     )
