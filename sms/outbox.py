@@ -43,7 +43,8 @@ _LEASE: Final = 15.0
 _LOOK: Final = 1.0
 """Seconds between two looks at what holds for all messages."""
 _IDLE: Final = 0.5
-_GATHER: Final = 0.01
+_GATHER: Final = 0.025
+"""Seconds in which what is to be written comes together."""
 _RETRY: Final = 1.0
 _REMEMBERED: Final = 100_000
 """Messages whose last step is remembered, should the store forget it."""
@@ -601,6 +602,8 @@ class Outbox:
         """Writes the steps of all messages under way, those that have come together at a time."""
         while True:
             await self._written.wait()
+            # Each time the disk is waited for the processor is busy with it, and steps of a while go together.
+            await asyncio.sleep(_GATHER)
             self._written.clear()
             batch = list(self._steps)
             self._steps.clear()
