@@ -14,7 +14,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -164,11 +164,6 @@ class Outbox:
         self._freed = asyncio.Event()
         self._ending = False
         self._hold_until = 0.0
-
-    def forget(self, keys: Iterable[Key]) -> None:
-        """Does not remember these messages any more: they are to be sent once more."""
-        for key in keys:
-            self._remembered.pop(key, None)
 
     async def run(self) -> None:
         """Sends until cancelled; then lets what is under way be answered. Does not raise but for that."""
