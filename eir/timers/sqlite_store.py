@@ -72,8 +72,11 @@ _PUT_CHANGE: Final = "INSERT INTO changes (imei, start, deadline) VALUES (?, ?, 
 _PUT_CURSOR: Final = """INSERT INTO cursors VALUES (?, ?)
     ON CONFLICT (source) DO UPDATE SET position = max(position, excluded.position)"""
 _SCAN: Final = "SELECT version, record, n FROM devices WHERE n > ? ORDER BY n LIMIT ?"
+# In two parts: of a comparison of pairs SQLite uses the first in the index only, and reads a deadline anew each page.
 _SCAN_RANGE: Final = """SELECT version, record, n, deadline FROM devices
-    WHERE state = ? AND deadline <= ? AND (deadline, n) > (?, ?) ORDER BY deadline, n LIMIT ?"""
+    WHERE state = ?1 AND deadline = ?3 AND n > ?4 AND deadline <= ?2
+    UNION ALL SELECT version, record, n, deadline FROM devices WHERE state = ?1 AND deadline > ?3 AND deadline <= ?2
+    ORDER BY deadline, n LIMIT ?5"""
 
 _T = TypeVar("_T")
 _shift_encoder = msgpack.Encoder()
