@@ -9,7 +9,7 @@ use eir_core::diameter::avp::Avps;
 use eir_core::diameter::eca::Answers;
 use eir_core::diameter::ecr::{Ecr, KNOWN_3GPP, KNOWN_IETF, NotAnswerable};
 use eir_core::diameter::framing::{Frame, Header, frame};
-use eir_core::diameter::s13::{Answered, Door, Outcome};
+use eir_core::diameter::s13::{Answered, Caller, Door, Outcome};
 use eir_core::grey::GreyTable;
 use eir_core::imei::Malformed;
 use eir_core::in_use::InUse;
@@ -74,10 +74,12 @@ impl Desk {
             journal: &NoJournal,
             in_use: Some(&self.in_use),
             recent: Some(&self.recent),
+            caller: Caller::anyone(),
+            ticks: 0,
         };
         let together = |messages: &[&[u8]]| {
             let (mut out, mut outcomes) = (Vec::new(), Vec::new());
-            door.handle(messages, &mut out, |_, outcome| outcomes.push(outcome));
+            door.handle(messages, &mut out, |_, outcome, _| outcomes.push(outcome));
             (outcomes, out)
         };
         let (mut outcomes, out) = together(&[message]);
@@ -282,8 +284,8 @@ fn what_is_tolerated_anywhere_does_not_change_the_answer() {
     let features = [base(266, &TGPP.to_be_bytes()), avp(629, V, TGPP, &[0; 4]), avp(630, V, TGPP, &[0; 4])].concat();
     for (what, extra) in [
         ("Supported-Features", tgpp(628, &features)),
-        ("DRMP", avp(301, 0, 0, &[0, 0, 0, 5])),
-        ("OC-Supported-Features", base(621, &[])),
+        ("a DRMP of no such priority", avp(301, 0, 0, &[0, 0, 0, 16])),
+        ("a DRMP of no number", avp(301, 0, 0, &[5])),
         ("OC-OLR", base(623, &[])),
         ("Load", avp(650, 0, 0, &[])),
         ("MSISDN", tgpp(701, &[0x77, 0x10, 0x00, 0x00, 0x00, 0xF1])),
@@ -601,6 +603,7 @@ fn assert_one_answer_or_none(message: &[u8], outcome: Outcome, out: &[u8]) -> Re
     match outcome {
         Outcome::Punt => prop_assert!(out.is_empty()),
         Outcome::Held(_) => prop_assert!(false, "nothing is held where the journal is down"),
+        Outcome::Limited => prop_assert!(false, "nothing is limited"),
         Outcome::Answered(_) | Outcome::Watchdog => {
             prop_assert_eq!(frame(out, 1 << 24), Frame::Complete(out.len()));
             let answer = read_answer(out);

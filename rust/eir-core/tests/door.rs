@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use eir_core::UnixTime;
 use eir_core::diameter::eca::Answers;
-use eir_core::diameter::s13::{Answered, Door, Hold, Outcome};
+use eir_core::diameter::s13::{Answered, Caller, Door, Hold, Outcome};
 use eir_core::grey::{ATTEMPT_INTERVAL, BreakerLimits, GreyTable, Schedule, Timer};
 use eir_core::in_use::InUse;
 use eir_core::journal::{self, Event, Journal, OverlayChange, Progress, RECORD};
@@ -114,14 +114,22 @@ impl Desk {
             now: self.now.get(),
         };
         let (in_use, recent) = (Some(&self.in_use), Some(&self.recent));
-        Door { facts, answers: &self.answers, journal: &self.journal, in_use, recent }
+        Door {
+            facts,
+            answers: &self.answers,
+            journal: &self.journal,
+            in_use,
+            recent,
+            caller: Caller::anyone(),
+            ticks: 0,
+        }
     }
 
     /// Sends an ECR; what became of it, and the status on the wire where there was an answer.
     fn ask(&self, device: &str, subscriber: Option<&str>) -> (Outcome, Option<u32>) {
         let mut out = Vec::new();
         let mut outcomes = Vec::new();
-        self.door().handle(&[&request(device, subscriber)], &mut out, |_, outcome| outcomes.push(outcome));
+        self.door().handle(&[&request(device, subscriber)], &mut out, |_, outcome, _| outcomes.push(outcome));
         let outcome = outcomes.remove(0);
         let held = matches!(outcome, Outcome::Held(_));
         assert_eq!(out.is_empty(), held, "an answer is written or held, never both");
@@ -505,7 +513,7 @@ fn every_device_that_is_decided_is_in_use_with_its_subscriber() {
     let mut out = Vec::new();
     let (black, grey) = (request(BLACK_DEVICE, None), request(DEVICE, Some(FIRST)));
     let (malformed, meid) = (request("3520990017614x", Some(FIRST)), b"nonsense".to_vec());
-    desk.door().handle(&[&black, &grey, &malformed, &meid], &mut out, |_, _| ());
+    desk.door().handle(&[&black, &grey, &malformed, &meid], &mut out, |_, _, _| ());
     desk.ask(DEVICE, Some(SECOND));
     let mut pairs = Vec::new();
     desk.in_use.for_each_pair(NOW / DAY, |imei, imsi| pairs.push((imei, imsi)));

@@ -11,7 +11,7 @@ use eir_core::diameter::avp::Avps;
 use eir_core::diameter::eca::Answers;
 use eir_core::diameter::ecr::Ecr;
 use eir_core::diameter::framing::{Frame, Header, PROXIABLE, frame};
-use eir_core::diameter::s13::{Answered, Door, Outcome};
+use eir_core::diameter::s13::{Answered, Caller, Door, Outcome};
 use eir_core::grey::GreyTable;
 use eir_core::in_use::InUse;
 use eir_core::journal::{Event, Journal, Progress};
@@ -95,10 +95,10 @@ impl World {
             policy: &self.policy,
             now: 1_000,
         };
-        let door = Door { facts, answers: &self.answers, journal: &self.journal, in_use: Some(&self.in_use), recent: Some(&self.recent) };
+        let door = Door { facts, answers: &self.answers, journal: &self.journal, in_use: Some(&self.in_use), recent: Some(&self.recent), caller: Caller::anyone(), ticks: 0 };
         let mut out = Vec::new();
         let mut outcome = Outcome::Punt;
-        door.handle(&[message], &mut out, |_, became| outcome = became);
+        door.handle(&[message], &mut out, |_, became, _| outcome = became);
         if let Outcome::Held(hold) = outcome {
             assert!(out.is_empty());
             self.journal.safe.set(self.journal.records.get());

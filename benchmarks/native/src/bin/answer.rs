@@ -13,7 +13,7 @@ use std::time::Instant;
 use eir_bench::lists::{Devices, mix};
 use eir_core::diameter::avp;
 use eir_core::diameter::eca::Answers;
-use eir_core::diameter::s13::{Door, Outcome};
+use eir_core::diameter::s13::{Caller, Door, Outcome};
 use eir_core::grey::{GreyTable, Timer};
 use eir_core::imei::{Imei, Imsi};
 use eir_core::in_use::InUse;
@@ -101,7 +101,7 @@ fn main() {
     };
     let today = facts.now / 86_400;
     let (in_use, recent) = (InUse::new(number(octets) as usize, today), Recent::default());
-    let door = Door { facts, answers: &answers, journal: &NoJournal, in_use: Some(&in_use), recent: Some(&recent) };
+    let door = Door { facts, answers: &answers, journal: &NoJournal, in_use: Some(&in_use), recent: Some(&recent), caller: Caller::anyone(), ticks: 0 };
 
     let device = |draw| if draw % 10 == 0 { unlisted(draw) } else { devices.device(mix(draw) % devices.count) };
     let drawn: Vec<Imei> = (0..count).map(device).collect();
@@ -120,7 +120,7 @@ fn main() {
         out.clear();
         let begin = Instant::now();
         for request in &requests {
-            door.handle(&[request.as_slice()], &mut out, |_, outcome| {
+            door.handle(&[request.as_slice()], &mut out, |_, outcome, _| {
                 assert!(matches!(outcome, Outcome::Answered(_)), "not answered: {outcome:?}");
             });
         }

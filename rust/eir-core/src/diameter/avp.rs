@@ -77,16 +77,24 @@ impl<'a> Iterator for Avps<'a> {
 
 /// Appends an AVP with the M bit, padded; vendor 0 means none.
 pub fn write(out: &mut Vec<u8>, code: u32, vendor: u32, data: &[u8]) {
-    let head = if vendor == 0 { 8 } else { 12 };
+    write_flagged(out, code, MANDATORY, vendor, data);
+}
+
+/// Appends an AVP of the IETF's without the M bit, padded.
+pub fn write_optional(out: &mut Vec<u8>, code: u32, data: &[u8]) {
+    write_flagged(out, code, 0, 0, data);
+}
+
+fn write_flagged(out: &mut Vec<u8>, code: u32, flags: u8, vendor: u32, data: &[u8]) {
+    let (head, flags) = if vendor == 0 { (8, flags) } else { (12, flags | VENDOR) };
     let length = (head + data.len()) as u32;
-    let flags = if vendor == 0 { MANDATORY } else { MANDATORY | VENDOR };
     out.extend(code.to_be_bytes());
     out.extend((u32::from(flags) << 24 | (length & 0x00ff_ffff)).to_be_bytes());
     if vendor != 0 {
         out.extend(vendor.to_be_bytes());
     }
     out.extend(data);
-    out.resize(out.len().next_multiple_of(4), 0);
+    out.resize(out.len() + data.len().next_multiple_of(4) - data.len(), 0);
 }
 
 #[cfg(test)]

@@ -1,15 +1,21 @@
 //! Writes ME-Identity-Check-Answers (3GPP TS 29.272 clause 7.2.20) and Device-Watchdog-Answers (RFC 6733 clause 5.5.2).
 //!
 //! Everything that is the same in every answer is written once, at start; an answer is the header, the request's
-//! Session-Id, one of four prepared blocks and, where there are any, the request's Proxy-Info AVPs.
+//! Session-Id, one of five prepared blocks, what its sender has asked to be told of the node's load and, where there are
+//! any, the request's Proxy-Info AVPs.
 
 use super::avp::{self, Avps};
-use super::ecr::Ecr;
-use super::framing::{HEADER, Header, PROXIABLE};
+use super::ecr::{Ecr, ProxyInfos};
+use super::framing::{ERROR, HEADER, Header, PROXIABLE};
+use super::limit::{Overload, VALIDITY};
 use super::{APPLICATION_S13, COMMAND_DEVICE_WATCHDOG, COMMAND_ME_IDENTITY_CHECK, VENDOR_3GPP};
 use crate::policy::Status;
 
 const SUCCESS: u32 = 2001;
+/// DIAMETER_TOO_BUSY (RFC 6733 clause 7.1.3).
+const TOO_BUSY: u32 = 3004;
+/// HOST (RFC 8583 clause 7.2): the load of the host that answers.
+const LOAD_OF_HOST: u32 = 1;
 /// DIAMETER_ERROR_EQUIPMENT_UNKNOWN (3GPP TS 29.272 clause 7.4.3.2).
 const EQUIPMENT_UNKNOWN: u32 = 5422;
 
@@ -17,7 +23,18 @@ const EQUIPMENT_UNKNOWN: u32 = 5422;
 #[derive(Debug)]
 pub struct Answers {
     by_status: [Vec<u8>; 4],
+    too_busy: Vec<u8>,
     watchdog: Vec<u8>,
+    origin_host: Vec<u8>,
+}
+
+/// What an answer says of the node besides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Told {
+    /// A report of overload, for who understands one.
+    pub overload: Option<Overload>,
+    /// The node's load, 0 to 65535, for who is to know it.
+    pub load: Option<u16>,
 }
 
 impl Answers {
@@ -56,12 +73,17 @@ impl Answers {
         avp::write(&mut watchdog, 264, 0, origin_host.as_bytes());
         avp::write(&mut watchdog, 296, 0, origin_realm.as_bytes());
         avp::write(&mut watchdog, 278, 0, &origin_state_id.to_be_bytes());
-        Self { by_status: [known(Status::White), known(Status::Black), known(Status::Grey), unknown], watchdog }
+        let mut too_busy = Vec::new();
+        avp::write(&mut too_busy, 268, 0, &TOO_BUSY.to_be_bytes());
+        avp::write(&mut too_busy, 264, 0, origin_host.as_bytes());
+        avp::write(&mut too_busy, 296, 0, origin_realm.as_bytes());
+        let by_status = [known(Status::White), known(Status::Black), known(Status::Grey), unknown];
+        Self { by_status, too_busy, watchdog, origin_host: origin_host.as_bytes().to_vec() }
     }
 
-    /// Appends the answer to `ecr`, which was read from `request`.
+    /// Appends the answer to `ecr`.
     #[inline]
-    pub fn write_eca(&self, out: &mut Vec<u8>, ecr: &Ecr<'_>, request: &[u8], status: Status) {
+    pub fn write_eca(&self, out: &mut Vec<u8>, ecr: &Ecr<'_>, status: Status, told: &Told) {
         let [white, black, grey, unknown] = &self.by_status;
         let block = match status {
             Status::White => white,
@@ -69,28 +91,77 @@ impl Answers {
             Status::Grey => grey,
             Status::Unknown => unknown,
         };
+        self.write(out, ecr, 0, block, told);
+    }
+
+    /// Appends the refusal of `ecr`, one too many (3004), in the grammar of protocol errors (RFC 6733 clause 7.2).
+    pub fn write_too_busy(&self, out: &mut Vec<u8>, ecr: &Ecr<'_>, told: &Told) {
+        self.write(out, ecr, ERROR, &self.too_busy, told);
+    }
+
+    #[inline]
+    fn write(&self, out: &mut Vec<u8>, ecr: &Ecr<'_>, flags: u8, block: &[u8], told: &Told) {
         let start = out.len();
         let length = HEADER + ecr.session_id.len() + block.len();
-        out.extend(header(&ecr.header, length, COMMAND_ME_IDENTITY_CHECK));
+        out.extend(header(&ecr.header, flags, length, COMMAND_ME_IDENTITY_CHECK));
         out.extend_from_slice(ecr.session_id);
         out.extend_from_slice(block);
-        if ecr.has_proxy_info {
-            append_proxy_infos(out, request, start);
+        let plain = ecr.priority.is_none() && !ecr.overload_control && told.load.is_none();
+        if !plain {
+            self.write_advice(out, ecr, told);
+        }
+        match ecr.proxy_infos {
+            ProxyInfos::None => {}
+            ProxyInfos::One(whole) => out.extend_from_slice(whole),
+            ProxyInfos::Several(span) => append_proxy_infos(out, span),
+        }
+        let whole = out.len() - start;
+        if let (true, Some(place)) = (whole != length, out.get_mut(start..start + 4)) {
+            place.copy_from_slice(&(1 << 24 | whole as u32).to_be_bytes());
+        }
+    }
+
+    /// DRMP as it came (RFC 7944), overload (RFC 7683) and load (RFC 8583): advice, and so without the M bit.
+    fn write_advice(&self, out: &mut Vec<u8>, ecr: &Ecr<'_>, told: &Told) {
+        if let Some(priority) = ecr.priority {
+            avp::write_optional(out, 301, &u32::from(priority).to_be_bytes());
+        }
+        if ecr.overload_control {
+            let mut features = Vec::with_capacity(16);
+            avp::write_optional(&mut features, 622, &1u64.to_be_bytes());
+            avp::write_optional(out, 621, &features);
+            if let Some(Overload { sequence, percentage }) = told.overload {
+                let validity = if percentage == 0 { 0 } else { VALIDITY };
+                let mut report = Vec::with_capacity(64);
+                avp::write_optional(&mut report, 624, &sequence.to_be_bytes());
+                avp::write_optional(&mut report, 626, &0u32.to_be_bytes());
+                avp::write_optional(&mut report, 627, &u32::from(percentage).to_be_bytes());
+                avp::write_optional(&mut report, 625, &validity.to_be_bytes());
+                avp::write_optional(out, 623, &report);
+            }
+        }
+        if let Some(load) = told.load {
+            let mut report = Vec::with_capacity(96);
+            avp::write_optional(&mut report, 651, &LOAD_OF_HOST.to_be_bytes());
+            avp::write_optional(&mut report, 652, &u64::from(load).to_be_bytes());
+            avp::write_optional(&mut report, 649, &self.origin_host);
+            avp::write_optional(out, 650, &report);
         }
     }
 
     /// Appends the answer to a Device-Watchdog-Request with that header.
     pub fn write_dwa(&self, out: &mut Vec<u8>, request: &Header) {
-        out.extend(header(request, HEADER + self.watchdog.len(), COMMAND_DEVICE_WATCHDOG));
+        out.extend(header(request, 0, HEADER + self.watchdog.len(), COMMAND_DEVICE_WATCHDOG));
         out.extend_from_slice(&self.watchdog);
     }
 }
 
-/// The header of an answer: the request's identifiers and P bit, neither R nor T (RFC 6733 clause 6.2).
+/// The header of an answer: the request's identifiers and P bit, neither R nor T (RFC 6733 clause 6.2), and `flags`.
 #[inline]
-fn header(request: &Header, length: usize, command: u32) -> [u8; HEADER] {
+fn header(request: &Header, flags: u8, length: usize, command: u32) -> [u8; HEADER] {
     let mut header = [0; HEADER];
-    let words = [1 << 24 | length as u32, u32::from(request.flags & PROXIABLE) << 24 | command, request.application];
+    let flags = request.flags & PROXIABLE | flags;
+    let words = [1 << 24 | length as u32, u32::from(flags) << 24 | command, request.application];
     for (place, word) in header.chunks_exact_mut(4).zip(words) {
         place.copy_from_slice(&word.to_be_bytes());
     }
@@ -100,14 +171,9 @@ fn header(request: &Header, length: usize, command: u32) -> [u8; HEADER] {
     header
 }
 
-/// Sends every Proxy-Info back, unchanged and in order (RFC 6733 clause 6.2), and makes the length right.
-fn append_proxy_infos(out: &mut Vec<u8>, request: &[u8], start: usize) {
-    let body = request.get(HEADER..).unwrap_or_default();
-    for avp in Avps::new(body).flatten().filter(|avp| (avp.vendor, avp.code) == (0, 284)) {
+/// Appends the Proxy-Info AVPs of `span`, unchanged and in order (RFC 6733 clause 6.2).
+fn append_proxy_infos(out: &mut Vec<u8>, span: &[u8]) {
+    for avp in Avps::new(span).flatten().filter(|avp| (avp.vendor, avp.code) == (0, 284)) {
         out.extend_from_slice(avp.whole);
-    }
-    let length = (out.len() - start) as u32;
-    if let Some(place) = out.get_mut(start..start + 4) {
-        place.copy_from_slice(&(1 << 24 | length).to_be_bytes());
     }
 }

@@ -39,8 +39,27 @@ pub struct Ecr<'a> {
     pub imsi: Option<Imsi>,
     /// The subscriber's number, where the request has a sound one.
     pub msisdn: Option<Msisdn>,
-    /// Whether any Proxy-Info must go back.
-    pub has_proxy_info: bool,
+    /// Who asks.
+    pub origin_host: &'a [u8],
+    /// Whether the request has passed an agent: it has a Route-Record (RFC 6733 clause 6.7.1).
+    pub routed: bool,
+    /// DRMP (RFC 7944 clause 9.1), where the request has a sound one: 0, the most important, to 15.
+    pub priority: Option<u8>,
+    /// Whether the sender would obey a report of overload by the default algorithm (RFC 7683 clause 7.1).
+    pub overload_control: bool,
+    /// What must go back unchanged and in order.
+    pub proxy_infos: ProxyInfos<'a>,
+}
+
+/// The Proxy-Info AVPs of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyInfos<'a> {
+    /// There is none.
+    None,
+    /// There is one: header, value and padding.
+    One(&'a [u8]),
+    /// There are several: the octets from the first to the end of the last, with other AVPs perhaps among them.
+    Several(&'a [u8]),
 }
 
 /// AVPs of which there may be one only, as bits.
@@ -78,10 +97,21 @@ impl<'a> Ecr<'a> {
         if !right {
             return Err(NotAnswerable);
         }
-        let mut ecr = Self { header, session_id, imei: None, imsi: None, msisdn: None, has_proxy_info: false };
+        let mut ecr = Self {
+            header,
+            session_id,
+            imei: None,
+            imsi: None,
+            msisdn: None,
+            origin_host: &[],
+            routed: false,
+            priority: None,
+            overload_control: false,
+            proxy_infos: ProxyInfos::None,
+        };
         let mut seen = once::SESSION_ID;
         for avp in avps {
-            let bit = ecr.take(&avp.map_err(|_| NotAnswerable)?)?;
+            let bit = ecr.take(&avp.map_err(|_| NotAnswerable)?, body)?;
             if seen & bit != 0 {
                 return Err(NotAnswerable);
             }
@@ -92,9 +122,12 @@ impl<'a> Ecr<'a> {
 
     /// Takes one AVP in; its bit where it may come only once.
     #[inline]
-    fn take(&mut self, avp: &Avp<'a>) -> Result<u16, NotAnswerable> {
+    fn take(&mut self, avp: &Avp<'a>, body: &'a [u8]) -> Result<u16, NotAnswerable> {
         let bit = match (avp.vendor, avp.code) {
-            (0, 264) => once::ORIGIN_HOST,
+            (0, 264) => {
+                self.origin_host = avp.data;
+                once::ORIGIN_HOST
+            }
             (0, 296) => once::ORIGIN_REALM,
             (0, 283) => once::DESTINATION_REALM,
             (0, 293) => once::DESTINATION_HOST,
@@ -126,10 +159,22 @@ impl<'a> Ecr<'a> {
             }
             (0, 263) => return Err(NotAnswerable),
             (0, 284) => {
-                self.has_proxy_info = true;
+                self.proxy_infos = self.proxy_infos.and(avp.whole, body);
                 return Ok(0);
             }
-            (0, 282) => return Ok(0),
+            (0, 282) => {
+                self.routed = true;
+                return Ok(0);
+            }
+            (0, 301) => {
+                // Advice: one that is not sound is as none (RFC 7944 clause 8).
+                self.priority = avp.unsigned32().and_then(|priority| u8::try_from(priority).ok()).filter(|p| *p < 16);
+                return Ok(0);
+            }
+            (0, 621) => {
+                self.overload_control = default_algorithm(avp.data);
+                return Ok(0);
+            }
             _ => {
                 check(tolerated(avp))?;
                 return Ok(0);
@@ -157,6 +202,26 @@ impl<'a> Ecr<'a> {
         }
         check(self.imei.is_some() || meid)
     }
+}
+
+impl<'a> ProxyInfos<'a> {
+    /// These and one more, which lies behind them in `body`.
+    fn and(self, whole: &'a [u8], body: &'a [u8]) -> Self {
+        let offset = |part: &[u8]| part.as_ptr().addr().wrapping_sub(body.as_ptr().addr());
+        match self {
+            Self::None => Self::One(whole),
+            Self::One(first) | Self::Several(first) => {
+                let span = body.get(offset(first)..offset(whole) + whole.len());
+                span.map_or(Self::One(whole), Self::Several)
+            }
+        }
+    }
+}
+
+/// Whether an OC-Supported-Features offers the loss algorithm: it is the default, and bit 0 of OC-Feature-Vector.
+fn default_algorithm(group: &[u8]) -> bool {
+    let mut vectors = Avps::new(group).flatten().filter(|avp| (avp.vendor, avp.code) == (0, 622));
+    vectors.next().is_none_or(|vector| vector.data.len() == 8 && vector.data.last().is_some_and(|bits| bits & 1 == 1))
 }
 
 #[inline]

@@ -7,7 +7,9 @@ pub mod avp;
 pub mod eca;
 pub mod ecr;
 pub mod framing;
+pub mod limit;
 pub mod s13;
+pub mod terms;
 
 /// Application id of S13 and S13' (3GPP TS 29.272 clause 7.1.8).
 pub const APPLICATION_S13: u32 = 16_777_252;

@@ -6,9 +6,11 @@
 
 use super::COMMAND_DEVICE_WATCHDOG;
 use super::avp::Avps;
-use super::eca::Answers;
+use super::eca::{Answers, Told};
 use super::ecr::Ecr;
 use super::framing::{ERROR, Header, REQUEST};
+use super::limit::{DEFAULT_PRIORITY, Limiter, Moment, Overload};
+use super::terms::{Sender, Terms};
 use crate::UnixTime;
 use crate::grey::{Refused, Timer};
 use crate::imei::Imei;
@@ -30,6 +32,8 @@ pub enum Outcome {
     Answered(Answered),
     /// The answer must wait: keep the message, and call [`Door::release`] with it when the hold is over.
     Held(Hold),
+    /// One request too many: a refusal was written.
+    Limited,
     /// A DWA was written.
     Watchdog,
     /// Not for the data plane; nothing was written.
@@ -39,7 +43,7 @@ pub enum Outcome {
 /// An answer that was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answered {
-    /// What was answered.
+    /// What was answered, which the terms of the peer may have made something else than the verdict.
     pub status: Status,
     /// The rule that decided; `None` for a request that has only a 3GPP2-MEID, which no list knows.
     pub rule: Option<Rule>,
@@ -79,22 +83,53 @@ pub struct Door<'a, J> {
     pub in_use: Option<&'a InUse>,
     /// Where answers are noted that are not white.
     pub recent: Option<&'a Recent>,
+    /// Who asks.
+    pub caller: Caller<'a>,
+    /// The ticks of [`Moment`].
+    pub ticks: u64,
+}
+
+/// Who asks: the peer of a connection, and what it may.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// Whom it may speak for.
+    pub sender: &'a Sender,
+    /// Its terms.
+    pub terms: &'a Terms,
+    /// Its requests.
+    pub limiter: &'a Limiter,
+    /// Everybody's requests, and how many of them are answered in a second; 0: all.
+    pub node: (&'a Limiter, u64),
+    /// The node's load, 0 to 65535.
+    pub load: u16,
+}
+
+impl Caller<'static> {
+    /// A caller that may do anything, of a node without limits.
+    #[must_use]
+    pub fn anyone() -> Self {
+        static STANDARD: Terms = Terms::STANDARD;
+        static NOTHING: Limiter = Limiter::new();
+        Self { sender: &Sender::Anyone, terms: &STANDARD, limiter: &NOTHING, node: (&NOTHING, 0), load: 0 }
+    }
 }
 
 impl<J: Journal> Door<'_, J> {
     /// Takes up to [`GROUP`] whole messages, in order; answers are appended to `out`, and `then` is told what became of
-    /// each. More messages than that are left alone.
+    /// each, and what was appended for it. More messages than that are left alone.
     ///
     /// What is held of the devices is asked for before the first answer is worked out, so that the cache misses
     /// of a group pass at the same time; they are most of what an answer costs.
     #[inline]
-    pub fn handle<'m>(&self, messages: &[&'m [u8]], out: &mut Vec<u8>, mut then: impl FnMut(&'m [u8], Outcome)) {
+    pub fn handle<'m>(&self, messages: &[&'m [u8]], out: &mut Vec<u8>, mut then: impl FnMut(&'m [u8], Outcome, &[u8])) {
         if let [message] = messages {
             let request = Ecr::read(message).ok();
             if let (Some(in_use), Some(imei)) = (self.in_use, request.as_ref().and_then(device)) {
                 in_use.warm(imei);
             }
-            return then(message, self.take(message, request.as_ref(), out));
+            let start = out.len();
+            let outcome = self.take(message, request.as_ref(), out);
+            return then(message, outcome, out.get(start..).unwrap_or_default());
         }
         let mut requests: [Option<Ecr<'_>>; GROUP] = [None; GROUP];
         for (place, message) in requests.iter_mut().zip(messages) {
@@ -109,21 +144,48 @@ impl<J: Journal> Door<'_, J> {
             devices().for_each(|imei| snapshot.warm_entries(imei));
         }
         for (message, request) in messages.iter().zip(&requests) {
-            then(message, self.take(message, request.as_ref(), out));
+            let start = out.len();
+            let outcome = self.take(message, request.as_ref(), out);
+            then(message, outcome, out.get(start..).unwrap_or_default());
         }
     }
 
     #[inline]
     fn take(&self, message: &[u8], request: Option<&Ecr<'_>>, out: &mut Vec<u8>) -> Outcome {
         match request {
-            Some(ecr) => self.answer(message, ecr, out),
+            Some(ecr) if !self.caller.sender.may_send(ecr.origin_host, ecr.routed) => Outcome::Punt,
+            Some(ecr) if !self.admits(ecr) => {
+                self.answers.write_too_busy(out, ecr, &self.told(ecr));
+                Outcome::Limited
+            }
+            Some(ecr) => self.answer(ecr, out),
             None => self.watchdog(message, out),
         }
     }
 
     #[inline]
-    fn answer(&self, message: &[u8], ecr: &Ecr<'_>, out: &mut Vec<u8>) -> Outcome {
-        let Some(verdict) = self.decide(ecr) else { return Outcome::Answered(self.unknown(ecr, message, out)) };
+    fn admits(&self, ecr: &Ecr<'_>) -> bool {
+        let Caller { terms, limiter, node: (node, rate), .. } = self.caller;
+        let moment = Moment { ticks: self.ticks, now: self.facts.now };
+        let priority = ecr.priority.unwrap_or(DEFAULT_PRIORITY);
+        limiter.admits(terms.requests_per_second, priority, moment) && node.admits(rate, priority, moment)
+    }
+
+    /// What the answer to this request says of the node.
+    #[inline]
+    fn told(&self, ecr: &Ecr<'_>) -> Told {
+        let Caller { terms, limiter, node: (node, _), load, .. } = self.caller;
+        let (own, all) = if ecr.overload_control {
+            (limiter.overload(self.facts.now), node.overload(self.facts.now))
+        } else {
+            (None, None)
+        };
+        Told { overload: Overload::heavier(own, all), load: terms.load.then_some(load) }
+    }
+
+    #[inline]
+    fn answer(&self, ecr: &Ecr<'_>, out: &mut Vec<u8>) -> Outcome {
+        let Some(verdict) = self.decide(ecr) else { return Outcome::Answered(self.unknown(ecr, out)) };
         let effect = match ecr.imei {
             Some(Ok(imei)) => self.effect(imei, ecr, &verdict),
             _ => Effect::Nothing,
@@ -140,18 +202,18 @@ impl<J: Journal> Door<'_, J> {
             Effect::Hold(_) | Effect::Nothing => false,
             Effect::NotStarted => true,
         };
-        self.answers.write_eca(out, ecr, message, verdict.status);
+        let status = self.write(ecr, verdict.status, Some(verdict.rule), out);
         self.remember(ecr, verdict.status, verdict.rule);
         // Last of all, because its cache line was asked for first and comes last.
         self.mark(ecr);
-        Outcome::Answered(Answered { status: verdict.status, rule: Some(verdict.rule), not_started })
+        Outcome::Answered(Answered { status, rule: Some(verdict.rule), not_started })
     }
 
     /// Answers a message whose hold is over, or has lasted long enough. The verdict is asked again: a device that was
     /// verified meanwhile leaves white, and the start that this request made is taken back.
     pub fn release(&self, message: &[u8], hold: &Hold, out: &mut Vec<u8>) -> Outcome {
         let Ok(ecr) = Ecr::read(message) else { return Outcome::Punt };
-        let Some(verdict) = self.decide(&ecr) else { return Outcome::Answered(self.unknown(&ecr, message, out)) };
+        let Some(verdict) = self.decide(&ecr) else { return Outcome::Answered(self.unknown(&ecr, out)) };
         let by_list = !matches!(
             verdict.rule,
             Rule::Override | Rule::NoList | Rule::Grey | Rule::Expired | Rule::FirstAttach | Rule::Unallocated
@@ -160,13 +222,13 @@ impl<J: Journal> Door<'_, J> {
             self.facts.grey.cancel(imei, sequence);
             self.journal.append(&Event::Cancel { imei, at: self.facts.now });
         }
-        self.answers.write_eca(out, &ecr, message, verdict.status);
+        let status = self.write(&ecr, verdict.status, Some(verdict.rule), out);
         let not_started = verdict.rule == Rule::FirstAttach;
         // The timer that now decides is the one that this request started.
         let started = hold.started.is_some() && verdict.rule == Rule::Grey;
         let rule = if started { Rule::FirstAttach } else { verdict.rule };
         self.remember(&ecr, verdict.status, rule);
-        Outcome::Answered(Answered { status: verdict.status, rule: Some(rule), not_started })
+        Outcome::Answered(Answered { status, rule: Some(rule), not_started })
     }
 
     #[inline]
@@ -192,11 +254,18 @@ impl<J: Journal> Door<'_, J> {
     }
 
     /// A 3GPP2-MEID alone: equipment that no list here can know.
-    fn unknown(&self, ecr: &Ecr<'_>, message: &[u8], out: &mut Vec<u8>) -> Answered {
-        let all_white = self.facts.policy.all_white;
-        let status = if all_white { Status::White } else { Status::Unknown };
-        self.answers.write_eca(out, ecr, message, status);
-        Answered { status, rule: all_white.then_some(Rule::Override), not_started: false }
+    fn unknown(&self, ecr: &Ecr<'_>, out: &mut Vec<u8>) -> Answered {
+        let rule = self.facts.policy.all_white.then_some(Rule::Override);
+        let status = if rule.is_some() { Status::White } else { Status::Unknown };
+        Answered { status: self.write(ecr, status, rule, out), rule, not_started: false }
+    }
+
+    /// Writes the answer as the caller's terms have it; what it then says.
+    #[inline]
+    fn write(&self, ecr: &Ecr<'_>, status: Status, rule: Option<Rule>, out: &mut Vec<u8>) -> Status {
+        let status = self.caller.terms.told(status, rule);
+        self.answers.write_eca(out, ecr, status, &self.told(ecr));
+        status
     }
 
     /// Does what follows from a verdict.
