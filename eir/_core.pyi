@@ -6,12 +6,15 @@ from typing import Any, Literal, TypeAlias, TypedDict, final
 
 StrPath: TypeAlias = str | PathLike[str]
 Event: TypeAlias = (
-    tuple[Literal["connected"], int, str, int, str]
+    tuple[Literal["connected"], int, str, int, str, Literal["in", "in-tls", "out", "out-tls"]]
     | tuple[Literal["message"], int, bytes]
+    | tuple[Literal["secured"], int]
     | tuple[Literal["closed"], int, str]
 )
-"""(kind, connection, ...): connected with remote host, remote port and local host; message with its octets; closed with
-the reason."""
+"""(kind, connection, ...): connected with remote host, remote port, local host and who made it, with TLS or without;
+message with its octets; secured, after `secure`; closed with the reason, also where a `connect` failed."""
+Traced: TypeAlias = tuple[int, int, str, bytes, bytes, str | None, Literal["answered", "limited", "watchdog"]]
+"""(at in nanoseconds since 1970, connection, peer, request, answer, verdict's rule, what became of it)."""
 JournalRecord: TypeAlias = (
     tuple[Literal["start"], int, int, str | None, str | None, int]
     | tuple[Literal["seen"], int, int, str, str | None]
@@ -61,18 +64,22 @@ class Explanation(TypedDict):
     range: tuple[str, str] | None
 
 class PeerStats(TypedDict):
-    """Counters of one peer; `answers` is (rule, list, count)."""
+    """Counters of one peer; `answers` is (rule, list, count), `overload` the percentage that it is now told to send
+    less."""
 
     answers: list[tuple[str, str, int]]
     watchdogs: int
     not_started: int
     hold_timeouts: int
     lost: int
+    limited: int
+    overload: int
     punted: int
     discarded: int
 
 class Stats(TypedDict):
-    """Everything that the data plane counts or measures."""
+    """Everything that the data plane counts or measures; `load` is 0 to 65535, `refused_by` counts connections that were
+    closed at once, by the reason."""
 
     peers: dict[str, PeerStats]
     before_open: PeerStats
@@ -82,6 +89,9 @@ class Stats(TypedDict):
     connections: int
     accepted: int
     refused: int
+    refused_by: dict[str, int]
+    tls_failures: int
+    load: int
     unframeable: int
     stuck: int
     journal_available: bool
@@ -163,6 +173,22 @@ class Policy:
     ) -> Policy: ...
 
 @final
+class Terms:
+    """What a peer may and how its answers look: requests a second (0: any number), whether answers carry the node's load
+    (RFC 8583), what grey, unknown and malformed are answered as (None: as the policy has it). Raises ValueError for a
+    status that is none."""
+
+    def __new__(
+        cls,
+        *,
+        requests_per_second: int = 0,
+        load: bool = False,
+        grey: str = "grey",
+        unknown: str = "unknown",
+        malformed: str | None = None,
+    ) -> Terms: ...
+
+@final
 class Snapshot:
     """A mapped snapshot file."""
 
@@ -189,7 +215,6 @@ class Node:
         origin_realm: str,
         origin_state_id: int,
         workers: int,
-        max_connections: int,
         max_events: int,
         hold_ms: int,
         journal_directory: StrPath,
@@ -240,8 +265,33 @@ class Node:
     def replayed(self) -> tuple[int, int, int]:
         """(sound records, damaged records, torn octets) that the replay of the journal met at start."""
 
-    def listen(self, host: Any, port: int) -> tuple[str, int]:
+    def listen(self, host: Any, port: int, tls: bool = False) -> tuple[str, int]:
         """Listens on an `ipaddress` address; port 0 takes a free one. Returns what was bound; raises OSError."""
+
+    def connect(self, host: Any, port: int, tls_name: str | None) -> int:
+        """Begins to make a connection, with TLS where there is a name, which the certificate there must be valid for.
+
+        Returns its number; an event `connected` or `closed` follows. Raises OSError where there are no certificates."""
+
+    def set_gate(self, networks: list[str], max_connections: int, max_per_address: int, max_unopened: int) -> None:
+        """Where connections may come from ("10.0.0.0/8"), and how many at once: in all, from one address (IPv6: one
+        /64), and such as have not exchanged capabilities yet. Until then all are let in. Raises ValueError."""
+
+    def set_tls(
+        self, certificate_file: StrPath, key_file: StrPath, ca_file: StrPath, require_client_certificate: bool
+    ) -> None:
+        """Secures connections with these PEM files from now on; those that are there keep what they have.
+
+        Raises ValueError that names the file; then nothing changes."""
+
+    def tls_expires(self) -> int | None:
+        """When this node's certificate expires, in seconds since 1970; None where there is none."""
+
+    def set_terms(self, origin_host: str, terms: Terms | None) -> None:
+        """Puts terms of a peer in force, also for connections that are open; None: the standard's."""
+
+    def set_node_limit(self, requests_per_second: int) -> None:
+        """How many requests of all peers are answered a second, the others 3004; 0: all."""
 
     def stop_listening(self) -> None:
         """Takes no more connections."""
@@ -258,14 +308,38 @@ class Node:
     def send(self, connection: int, data: bytes) -> bool:
         """Writes to a connection; False where it is gone or its queue is full."""
 
-    def open(self, connection: int, data: bytes, origin_host: str) -> bool:
-        """Writes to a connection and from then on answers on it, counted for that peer; False where it is gone."""
+    def open(self, connection: int, data: bytes, origin_host: str, sender: str, advertised_relay: bool) -> bool:
+        """Writes to a connection and from then on answers on it, counted for that peer; False where it is gone.
+
+        `sender` is its role: `direct`, it asks for itself; `relay`, for anyone; `auto`, for anyone if it advertised the
+        relay application, else for itself and, with a Route-Record, for anyone. Other requests are handed up. Raises
+        ValueError for another role."""
+
+    def secure(self, connection: int, data: bytes) -> bool:
+        """Writes to a connection in clear text and has it secured by the peer; the event `secured` follows, or
+        `closed`. False where it is gone or there are no certificates."""
+
+    def certified(self, connection: int, origin_host: str) -> bool | None:
+        """Whether the certificate that the peer has shown is valid for a name; None where it has shown none."""
+
+    def tls_version(self, connection: int) -> str | None:
+        """`1.2` or `1.3`; None without TLS."""
+
+    def trace_start(self, imei: int | None, imsi: str | None, peer: str | None, most: int) -> int:
+        """Begins to copy requests that fit all that is given, and their answers, and keeps up to `most` until they are
+        taken; the trace's number. Raises ValueError for what is no IMEI or IMSI, and where there are too many traces."""
+
+    def trace_take(self, trace: int) -> tuple[list[Traced], int]:
+        """What was copied since, and how many found no place. Raises ValueError where there is no such trace."""
+
+    def trace_stop(self, trace: int) -> bool:
+        """Ends a trace; False where there was none."""
 
     def close(self, connection: int, data: bytes) -> bool:
         """Writes to a connection and closes it; False where it is gone."""
 
     def idle_seconds(self, connection: int) -> float | None:
-        """Seconds since the last octet came; None where the connection is gone."""
+        """Seconds since the last whole message came; None where the connection is gone."""
 
     def set_policy(self, policy: Policy) -> None:
         """Puts other settings in force."""

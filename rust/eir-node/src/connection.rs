@@ -2,37 +2,44 @@
 //!
 //! The buffers belong to the thread, not to the connection, which keeps only what does not end with a read: the front
 //! of a message, and messages whose answers are held. After the first message nothing is read until the control plane
-//! opens the connection, so bytes that follow a CER race nothing.
+//! opens the connection, so bytes that follow a CER race nothing. TLS, where there is any, lies between the socket and
+//! those buffers, and nothing else knows of it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use eir_core::UnixTime;
 use eir_core::diameter::framing::{Frame, frame};
 use eir_core::diameter::s13::{GROUP, Hold, Outcome};
+use eir_core::diameter::terms::Sender;
 use eir_core::journal::{Journal, Progress};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::gate::Place;
 use crate::node::Shared;
-use crate::stats::PeerStats;
+use crate::peers::Peer;
+use crate::tls::{LONGEST_RECORD, Received, Secured};
 
 /// Octets read at once: enough that a busy peer's messages share a system call, little enough that its next ones are
 /// on the way while these are answered.
 const READ: usize = 32 << 10;
 /// Longest message; an ECR has a few hundred octets.
 pub const MAX_MESSAGE: usize = 64 << 10;
+/// Longest first message: the control plane reads it before it knows who sent it. A CER that offers a hundred
+/// applications has some 4 KiB.
+const MAX_FIRST: usize = 16 << 10;
 /// Answers that one connection may have on hold; above, it is not read.
 const MAX_HELD: usize = 16 << 10;
 /// How much longer than the hold an answer waits for a record that is not even written.
 const UNWRITTEN: Duration = Duration::from_secs(1);
-/// How long a peer may leave answers unread before it is cut off.
+/// How long a peer may take to read what one batch of its requests is answered, before it is cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the control plane has a connection do.
@@ -41,7 +48,9 @@ pub(crate) enum Command {
     /// Write this.
     Send(Vec<u8>),
     /// Write this, and from now on answer for this peer.
-    Open(Vec<u8>, Arc<PeerStats>),
+    Open(Vec<u8>, Arc<Peer>, Sender),
+    /// Write this in clear text, and take nothing but TLS from then on.
+    Secure(Vec<u8>, Box<Secured>),
     /// Write this and close.
     Close(Vec<u8>, &'static str),
 }
@@ -53,6 +62,8 @@ pub(crate) struct Handle {
     pub(crate) remote: SocketAddr,
     /// Milliseconds from the node's start to the last octet that came.
     pub(crate) last_received_ms: AtomicU64,
+    /// What the peer has shown in TLS, and its version; set when the handshake is over.
+    pub(crate) shown: OnceLock<(Option<Vec<u8>>, Option<&'static str>)>,
 }
 
 /// What waits for its turn: a message whose answer waits for its record, or octets that came to be sent behind it.
@@ -90,6 +101,8 @@ enum State {
     First,
     /// The first message is with the control plane.
     Waiting,
+    /// A TLS handshake goes on that the first message asked for.
+    Securing,
     /// Requests are answered.
     Open,
 }
@@ -101,12 +114,17 @@ const PEER_CLOSED: Ended = "peer closed";
 struct Scratch {
     input: Box<[u8]>,
     output: Vec<u8>,
+    /// Octets off the socket, and for it, where there is TLS between.
+    raw: Box<[u8]>,
+    sealed: Vec<u8>,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
-        input: vec![0; MAX_MESSAGE + READ].into_boxed_slice(),
+        input: vec![0; MAX_MESSAGE + READ + LONGEST_RECORD].into_boxed_slice(),
         output: Vec::with_capacity(2 * READ),
+        raw: vec![0; READ].into_boxed_slice(),
+        sealed: Vec::new(),
     });
 }
 
@@ -114,7 +132,16 @@ thread_local! {
 #[derive(Default)]
 struct Batch {
     answered: u64,
+    /// Whether a whole message came.
+    received: bool,
     ended: Option<Ended>,
+}
+
+/// What a read came to: what the socket did not take at once, and when it was read.
+struct Done {
+    rest: Vec<u8>,
+    batch: Batch,
+    read_at: Instant,
 }
 
 pub(crate) struct Connection {
@@ -125,7 +152,10 @@ pub(crate) struct Connection {
     commands: mpsc::Receiver<Command>,
     progress: watch::Receiver<Progress>,
     state: State,
-    peer: Arc<PeerStats>,
+    secured: Option<Box<Secured>>,
+    place: Option<Place>,
+    peer: Arc<Peer>,
+    sender: Sender,
     waiting: Arc<AtomicUsize>,
     /// The front of a message, or what came behind the first one.
     partial: Vec<u8>,
@@ -135,10 +165,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// A connection; `place` is its place where it came in by the gate.
     pub(crate) fn new(
         node: Arc<Shared>,
         number: u64,
         stream: TcpStream,
+        secured: Option<Secured>,
+        place: Option<Place>,
         handle: Arc<Handle>,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
@@ -152,7 +185,10 @@ impl Connection {
             commands,
             progress,
             state: State::First,
+            secured: secured.map(Box::new),
+            place,
             peer,
+            sender: Sender::Anyone,
             waiting: Arc::default(),
             partial: Vec::new(),
             held: VecDeque::new(),
@@ -162,12 +198,22 @@ impl Connection {
 
     /// Serves the connection to its end and says why it ended.
     pub(crate) async fn serve(mut self) -> Ended {
+        // A client of TLS speaks first.
+        let mut ended = self.write_all(&[]).await.err();
         let ended = loop {
-            if let Err(ended) = self.step().await {
+            if let Some(ended) = ended {
                 break ended;
             }
+            ended = self.step().await.err();
         };
-        self.peer.lost.add(self.held.iter().filter(|held| matches!(held, Held::Request { .. })).count() as u64);
+        if let Some(secured) = &mut self.secured {
+            let mut last = Vec::new();
+            secured.close(&mut last);
+            // As far as the socket takes it: the peer may be long gone.
+            let _ = self.stream.try_write(&last);
+        }
+        let lost = self.held.iter().filter(|held| matches!(held, Held::Request { .. })).count() as u64;
+        self.peer.stats.lost.add(lost);
         ended
     }
 
@@ -202,18 +248,30 @@ impl Connection {
                 self.held.push_back(Held::Octets(bytes));
                 Ok(())
             }
-            Some(Command::Send(bytes)) => self.write_rest(&bytes).await,
-            Some(Command::Open(bytes, peer)) => {
-                self.write_rest(&bytes).await?;
-                self.peer = peer;
+            Some(Command::Send(bytes)) => self.write_all(&bytes).await,
+            Some(Command::Secure(bytes, secured)) => {
+                self.write_all(&bytes).await?;
+                self.secured = Some(secured);
+                self.state = State::Securing;
+                // What came behind the CER in clear text is no message any more: it is TLS, or the end.
+                let early = std::mem::take(&mut self.partial);
+                let done = self.with_scratch(|this, scratch| this.unseal(scratch, &early, 0))?;
+                self.finish(done).await
+            }
+            Some(Command::Open(bytes, peer, sender)) => {
+                self.write_all(&bytes).await?;
+                (self.peer, self.sender) = (peer, sender);
                 self.state = State::Open;
+                if let Some(place) = &mut self.place {
+                    place.open();
+                }
                 // What came behind the CER is answered now; nothing more may come to wake us.
-                let (rest, batch, read_at) = self.with_scratch(|this, scratch| {
+                let done = self.with_scratch(|this, scratch| {
                     let length = this.partial.len();
                     scratch.input.get_mut(..length).unwrap_or_default().copy_from_slice(&this.partial);
                     this.answer(scratch, length)
                 });
-                self.finish(rest, batch, read_at).await
+                self.finish(done).await
             }
             Some(Command::Close(bytes, reason)) => {
                 self.held.push_back(Held::Octets(bytes));
@@ -227,40 +285,73 @@ impl Connection {
     /// One read, many answers, one write.
     async fn read(&mut self) -> Result<(), Ended> {
         let front = self.partial.len();
-        let (result, step) = self.with_scratch(|this, scratch| {
+        let read = self.with_scratch(|this, scratch| {
             scratch.input.get_mut(..front).unwrap_or_default().copy_from_slice(&this.partial);
+            if this.secured.is_some() {
+                // Out of the scratch for a moment, whose other parts what is in it goes into.
+                let mut raw = std::mem::take(&mut scratch.raw);
+                let count = this.stream.try_read(&mut raw);
+                let read = count.map(|count| {
+                    let octets = raw.get(..count).unwrap_or_default();
+                    if octets.is_empty() { Err(PEER_CLOSED) } else { this.unseal(scratch, octets, front) }
+                });
+                scratch.raw = raw;
+                return read;
+            }
             let place = scratch.input.get_mut(front..front + READ).unwrap_or_default();
             match this.stream.try_read(place) {
-                Ok(count @ 1..) => (Ok(()), Some(this.answer(scratch, front + count))),
-                Ok(_) => (Err(PEER_CLOSED), None),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => (Ok(()), None),
-                Err(_) => (Err("connection lost"), None),
+                Ok(0) => Ok(Err(PEER_CLOSED)),
+                Ok(count) => Ok(Ok(this.answer(scratch, front + count))),
+                Err(error) => Err(error),
             }
         });
-        match result {
+        match read {
+            Ok(Ok(done)) => self.finish(done).await,
             // The peer has said its last; it may still listen for what is held.
-            Err(reason) if reason == PEER_CLOSED => self.ending = Some(reason),
-            other => other?,
-        }
-        match step {
-            Some((rest, batch, read_at)) => {
-                self.handle.last_received_ms.store(self.node.elapsed_ms(read_at), Ordering::Relaxed);
-                self.finish(rest, batch, read_at).await
+            Ok(Err(reason)) if reason == PEER_CLOSED => {
+                self.ending = Some(reason);
+                Ok(())
             }
-            None => Ok(()),
+            Ok(Err(reason)) => Err(reason),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(_) => Err("connection lost"),
         }
+    }
+
+    /// Takes TLS off octets and answers what is in them, behind the `front` octets of input that are there already.
+    fn unseal(&mut self, scratch: &mut Scratch, octets: &[u8], front: usize) -> Result<Done, Ended> {
+        let Some(secured) = &mut self.secured else { return Err("tls failed") };
+        let place = scratch.input.get_mut(front..).unwrap_or_default();
+        let Received { count, closed, secured: done } =
+            secured.receive(octets, place, &mut scratch.sealed).inspect_err(|_| {
+                self.node.stats.tls_failures.add(1);
+                // The alert; there is nobody left to wait for.
+                let _ = self.stream.try_write(&scratch.sealed);
+            })?;
+        if done {
+            let _ = self.handle.shown.set((secured.certificate(), secured.version()));
+        }
+        if closed {
+            self.ending = Some(PEER_CLOSED);
+        }
+        if done && self.state == State::Securing {
+            self.state = State::Waiting;
+            self.node.events.secured(self.number);
+        }
+        Ok(self.answer(scratch, front + count))
     }
 
     fn with_scratch<T>(&mut self, act: impl FnOnce(&mut Self, &mut Scratch) -> T) -> T {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.output.clear();
+            scratch.sealed.clear();
             act(self, scratch)
         })
     }
 
     /// Answers every whole message in the first `length` octets of the input, keeps the rest, and writes as much as the
     /// socket takes; what it does not take is returned.
-    fn answer(&mut self, scratch: &mut Scratch, length: usize) -> (Vec<u8>, Batch, Instant) {
+    fn answer(&mut self, scratch: &mut Scratch, length: usize) -> Done {
         let read_at = Instant::now();
         let node = Arc::clone(&self.node);
         let world = node.world.load();
@@ -268,7 +359,7 @@ impl Connection {
         let mut at = 0;
         let mut batch = Batch::default();
         if self.state == State::First {
-            match frame(input, MAX_MESSAGE) {
+            match frame(input, MAX_FIRST) {
                 Frame::Complete(size) => {
                     self.state = State::Waiting;
                     self.punt(input.get(..size).unwrap_or_default());
@@ -278,7 +369,10 @@ impl Connection {
                 Frame::Unframeable => batch.ended = Some("unframeable"),
             }
         }
-        let door = node.door(&world, now());
+        let (peer, sender) = (Arc::clone(&self.peer), std::mem::take(&mut self.sender));
+        let terms = peer.terms.load();
+        let caller = node.caller(&peer, &terms, &sender);
+        let door = node.door(&world, caller, now(), read_at);
         let mut group: [&[u8]; GROUP] = [&[]; GROUP];
         while self.state == State::Open && batch.ended.is_none() {
             let mut count = 0;
@@ -296,19 +390,24 @@ impl Connection {
                 count += 1;
             }
             let messages = group.get(..count).unwrap_or_default();
-            door.handle(messages, &mut scratch.output, |message, outcome| {
+            door.handle(messages, &mut scratch.output, |message, outcome, answer| {
                 batch.answered += u64::from(self.note(message, outcome, read_at));
+                if node.traces.are_active() {
+                    node.traces.offer(now_ns(), self.number, &peer.name, message, outcome, answer);
+                }
             });
             if count < GROUP {
                 break;
             }
         }
+        self.sender = sender;
+        batch.received = at > 0;
         if batch.ended.is_some() {
             self.node.stats.unframeable.add(1);
         }
         self.partial.clear();
         self.partial.extend_from_slice(input.get(at..).unwrap_or_default());
-        (self.write_now(&scratch.output, &mut batch), batch, read_at)
+        Done { rest: self.write_now(scratch, &mut batch), batch, read_at }
     }
 
     /// Notes what became of one message of an open peer; whether an answer was written.
@@ -316,11 +415,15 @@ impl Connection {
     fn note(&mut self, message: &[u8], outcome: Outcome, read_at: Instant) -> bool {
         match outcome {
             Outcome::Answered(answered) => {
-                self.peer.answered(&answered);
+                self.peer.stats.answered(&answered);
+                return true;
+            }
+            Outcome::Limited => {
+                self.peer.stats.limited.add(1);
                 return true;
             }
             Outcome::Watchdog => {
-                self.peer.watchdogs.add(1);
+                self.peer.stats.watchdogs.add(1);
                 return true;
             }
             Outcome::Held(hold) => {
@@ -334,9 +437,9 @@ impl Connection {
 
     fn punt(&self, message: &[u8]) {
         if self.node.events.message(self.number, message, &self.waiting) {
-            self.peer.punted.add(1);
+            self.peer.stats.punted.add(1);
         } else {
-            self.peer.discarded.add(1);
+            self.peer.stats.discarded.add(1);
         }
     }
 
@@ -348,38 +451,54 @@ impl Connection {
             return Ok(());
         }
         let (rest, batch, times) = self.with_scratch(|this, scratch| {
-            let world = this.node.world.load();
-            let door = this.node.door(&world, now());
+            let node = Arc::clone(&this.node);
+            let (world, terms) = (node.world.load(), this.peer.terms.load());
+            let door = node.door(&world, node.caller(&this.peer, &terms, &this.sender), now(), time);
             let mut batch = Batch::default();
             let mut times = Vec::new();
             while let Some(held) = this.held.pop_front_if(|held| held.is_due(progress, time)) {
                 match held {
                     Held::Octets(octets) => scratch.output.extend(octets),
                     Held::Request { message, hold, read_at, .. } => {
-                        if let Outcome::Answered(answered) = door.release(&message, &hold, &mut scratch.output) {
-                            this.peer.answered(&answered);
-                            this.peer.hold_timeouts.add(u64::from(!hold.over(progress)));
+                        let start = scratch.output.len();
+                        let outcome = door.release(&message, &hold, &mut scratch.output);
+                        if let Outcome::Answered(answered) = outcome {
+                            this.peer.stats.answered(&answered);
+                            this.peer.stats.hold_timeouts.add(u64::from(!hold.over(progress)));
                             batch.answered += 1;
                             times.push(read_at);
+                        }
+                        if node.traces.are_active() {
+                            let answer = scratch.output.get(start..).unwrap_or_default();
+                            node.traces.offer(now_ns(), this.number, &this.peer.name, &message, outcome, answer);
                         }
                     }
                 }
             }
-            (this.write_now(&scratch.output, &mut batch), batch, times)
+            (this.write_now(scratch, &mut batch), batch, times)
         });
         let written = self.complete(rest, &batch).await;
         times.iter().for_each(|read_at| self.node.stats.took(read_at.elapsed(), 1));
         written
     }
 
-    /// Writes what the socket takes at once; returns the rest.
-    fn write_now(&self, output: &[u8], batch: &mut Batch) -> Vec<u8> {
-        if output.is_empty() {
+    /// Writes what the socket takes at once of the output, sealed where there is TLS; returns the rest as it must go out.
+    fn write_now(&mut self, scratch: &mut Scratch, batch: &mut Batch) -> Vec<u8> {
+        let octets = match &mut self.secured {
+            Some(secured) => {
+                if !scratch.output.is_empty() {
+                    secured.send(&scratch.output, &mut scratch.sealed);
+                }
+                &scratch.sealed
+            }
+            None => &scratch.output,
+        };
+        if octets.is_empty() {
             return Vec::new();
         }
-        match self.stream.try_write(output) {
-            Ok(count) => output.get(count..).unwrap_or_default().to_vec(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => output.to_vec(),
+        match self.stream.try_write(octets) {
+            Ok(count) => octets.get(count..).unwrap_or_default().to_vec(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => octets.clone(),
             Err(_) => {
                 batch.ended = Some("connection lost");
                 Vec::new()
@@ -387,7 +506,11 @@ impl Connection {
         }
     }
 
-    async fn finish(&mut self, rest: Vec<u8>, batch: Batch, read_at: Instant) -> Result<(), Ended> {
+    async fn finish(&mut self, done: Done) -> Result<(), Ended> {
+        let Done { rest, batch, read_at } = done;
+        if batch.received {
+            self.handle.last_received_ms.store(self.node.elapsed_ms(read_at), Ordering::Relaxed);
+        }
         let written = self.complete(rest, &batch).await;
         if batch.answered > 0 {
             self.node.stats.took(read_at.elapsed(), batch.answered);
@@ -402,20 +525,33 @@ impl Connection {
         batch.ended.map_or(Ok(()), Err)
     }
 
-    /// Writes all of it, and waits for the peer to take it; meanwhile nothing is read from the peer.
-    async fn write_rest(&self, mut bytes: &[u8]) -> Result<(), Ended> {
+    /// Writes this, sealed where there is TLS, and with it what TLS itself has to say.
+    async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+        match &mut self.secured {
+            Some(secured) => {
+                let mut sealed = Vec::new();
+                secured.send(bytes, &mut sealed);
+                self.write_rest(&sealed).await
+            }
+            None => self.write_rest(bytes).await,
+        }
+    }
+
+    /// Writes all of it, and waits for the peer to take it; meanwhile nothing is read from the peer. A peer that takes a
+    /// little now and then has no longer than one that takes nothing.
+    async fn write_rest(&self, bytes: &[u8]) -> Result<(), Ended> {
+        timeout(WRITE_TIMEOUT, self.write_out(bytes)).await.unwrap_or_else(|_| {
+            self.node.stats.stuck.add(1);
+            Err("peer does not read")
+        })
+    }
+
+    async fn write_out(&self, mut bytes: &[u8]) -> Result<(), Ended> {
         while !bytes.is_empty() {
             match self.stream.try_write(bytes) {
                 Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match timeout(WRITE_TIMEOUT, self.stream.writable()).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(_)) => return Err("connection lost"),
-                        Err(_) => {
-                            self.node.stats.stuck.add(1);
-                            return Err("peer does not read");
-                        }
-                    }
+                    self.stream.writable().await.map_err(|_| "connection lost")?;
                 }
                 Err(_) => return Err("connection lost"),
             }
@@ -427,4 +563,9 @@ impl Connection {
 /// Seconds since 1970; 0 where the clock stands before it.
 pub(crate) fn now() -> UnixTime {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as UnixTime)
+}
+
+/// The same in nanoseconds.
+fn now_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
 }

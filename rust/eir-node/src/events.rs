@@ -18,7 +18,7 @@ const MESSAGES_PER_CONNECTION: usize = 64;
 /// What the control plane is told.
 #[derive(Debug)]
 pub enum Event {
-    /// A connection was accepted.
+    /// A connection was accepted, or one that this node made has succeeded.
     Connected {
         /// Its number, never used again.
         connection: u64,
@@ -26,6 +26,13 @@ pub enum Event {
         remote: SocketAddr,
         /// The node's address on this connection.
         local: SocketAddr,
+        /// Who made it, and how.
+        kind: Kind,
+    },
+    /// A TLS handshake has ended well that came after the first message.
+    Secured {
+        /// The connection.
+        connection: u64,
     },
     /// A whole message that the data plane does not answer.
     Message {
@@ -43,6 +50,32 @@ pub enum Event {
         /// Why, in a word.
         reason: &'static str,
     },
+}
+
+/// How a connection came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The peer made it.
+    In,
+    /// The peer made it, with TLS.
+    InTls,
+    /// This node made it.
+    Out,
+    /// This node made it, with TLS.
+    OutTls,
+}
+
+impl Kind {
+    /// `in`, `in-tls`, `out` or `out-tls`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::InTls => "in-tls",
+            Self::Out => "out",
+            Self::OutTls => "out-tls",
+        }
+    }
 }
 
 /// The queue.
@@ -70,8 +103,13 @@ impl Events {
 
     /// Tells of a new connection; whether there was place.
     #[must_use]
-    pub fn connected(&self, connection: u64, remote: SocketAddr, local: SocketAddr) -> bool {
-        self.push(Event::Connected { connection, remote, local }, true)
+    pub fn connected(&self, connection: u64, remote: SocketAddr, local: SocketAddr, kind: Kind) -> bool {
+        self.push(Event::Connected { connection, remote, local, kind }, true)
+    }
+
+    /// Tells that a connection is secured. Always has a place: one at most for each connection.
+    pub fn secured(&self, connection: u64) {
+        self.push(Event::Secured { connection }, false);
     }
 
     /// Hands a message over; whether there was place.
@@ -137,7 +175,7 @@ mod tests {
         assert_eq!(taken, MESSAGES_PER_CONNECTION);
         let other = Arc::default();
         let address = "127.0.0.1:1".parse().unwrap();
-        assert!(events.connected(2, address, address));
+        assert!(events.connected(2, address, address, Kind::In));
         assert_eq!((0..200).filter(|_| events.message(2, &[2], &other)).count(), 100 - MESSAGES_PER_CONNECTION - 1);
         events.closed(1, "peer closed");
         assert_eq!(events.take(10).len(), 10);

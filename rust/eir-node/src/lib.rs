@@ -4,15 +4,19 @@
 
 pub mod connection;
 pub mod events;
+pub mod gate;
 pub mod image_file;
 pub mod journal_reader;
 pub mod journal_writer;
 pub mod load;
 pub mod node;
 pub mod pairs_file;
+pub mod peers;
 pub mod priority;
 #[cfg(feature = "python")]
 mod python;
 pub mod snapshot_file;
 pub mod stats;
+pub mod tls;
+pub mod trace;
 pub mod wake;

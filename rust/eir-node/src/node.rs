@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use eir_core::UnixTime;
 use eir_core::diameter::eca::Answers;
-use eir_core::diameter::s13::Door;
+use eir_core::diameter::limit::Limiter;
+use eir_core::diameter::s13::{Caller, Door};
+use eir_core::diameter::terms::{Sender, Terms};
 use eir_core::grey::{GreyTable, Timer};
 use eir_core::image::Covered;
 use eir_core::imei::Imei;
@@ -23,22 +25,28 @@ use eir_core::recent::Recent;
 use eir_core::verdict::{Facts, Request, Rule, Verdict, verdict, verdict_observed};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle as Threads, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::connection::{Command, Connection, Handle, now};
-use crate::events::Events;
+use crate::events::{Events, Kind};
+use crate::gate::{Gate, Place, Refused};
 use crate::image_file::{self, Found};
 use crate::journal_reader::JournalReader;
 use crate::journal_writer::{JournalConfig, JournalWriter};
+use crate::peers::{Peer, Peers};
 use crate::priority;
-use crate::stats::{PeerStats, Stats};
+use crate::stats::Stats;
+use crate::tls::{Secured, Tls, is_valid_for};
+use crate::trace::Traces;
 
 /// Messages from the control plane that may wait for one connection.
 const COMMANDS_PER_CONNECTION: usize = 256;
 const BACKLOG: i32 = 1024;
+/// How long a connection of this node's own may take to come about; who asked for it may give it up before.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the control plane's own records may take to the disk.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -55,8 +63,6 @@ pub struct NodeConfig {
     pub origin_state_id: u32,
     /// Threads that own the sockets.
     pub workers: usize,
-    /// Connections that may be open at once.
-    pub max_connections: usize,
     /// Events that may wait for the control plane.
     pub max_events: usize,
     /// How long the answer to a first attach may wait for the disk.
@@ -82,15 +88,23 @@ pub(crate) struct Shared {
     pub(crate) journal: JournalWriter,
     pub(crate) events: Events,
     pub(crate) stats: Stats,
-    /// What is counted for connections that are not open yet.
-    pub(crate) before_open: Arc<PeerStats>,
+    /// What connections that are not open yet have in the place of a peer.
+    pub(crate) before_open: Arc<Peer>,
+    pub(crate) traces: Traces,
+    peers: Peers,
+    gate: Arc<Gate>,
+    tls: ArcSwapOption<Tls>,
+    /// Everybody's requests, and how many a second are answered.
+    limiter: Limiter,
+    limit: AtomicU64,
+    /// The share of their time that the threads were busy in the last second, 0 to 65535.
+    load: AtomicU16,
     answers: Answers,
     overlay: Overlay,
     grey: Arc<GreyTable>,
     in_use: InUse,
     recent: Recent,
     connections: Mutex<HashMap<u64, Arc<Handle>>>,
-    open_connections: AtomicUsize,
     next_connection: AtomicU64,
     started: Instant,
     /// Whoever replaces the world does it alone.
@@ -105,11 +119,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
+    /// The door as it stands now, for who asks; `read_at` is when it was asked.
     #[inline]
-    pub(crate) fn door<'a>(&'a self, world: &'a World, now: UnixTime) -> Door<'a, JournalWriter> {
+    pub(crate) fn door<'a>(
+        &'a self,
+        world: &'a World,
+        caller: Caller<'a>,
+        now: UnixTime,
+        read_at: Instant,
+    ) -> Door<'a, JournalWriter> {
         let in_use = (self.config.in_use_bytes != 0).then_some(&self.in_use);
         let (facts, recent) = (self.facts(world, now), Some(&self.recent));
-        Door { facts, answers: &self.answers, journal: &self.journal, in_use, recent }
+        let ticks = read_at.duration_since(self.started).as_nanos() as u64;
+        Door { facts, answers: &self.answers, journal: &self.journal, in_use, recent, caller, ticks }
+    }
+
+    #[inline]
+    pub(crate) fn caller<'a>(&'a self, peer: &'a Peer, terms: &'a Terms, sender: &'a Sender) -> Caller<'a> {
+        let node = (&self.limiter, self.limit.load(Ordering::Relaxed));
+        Caller { sender, terms, limiter: &peer.limiter, node, load: self.load.load(Ordering::Relaxed) }
     }
 
     #[inline]
@@ -126,44 +154,111 @@ impl Shared {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
+    async fn accept(self: Arc<Self>, listener: TcpListener, tls: bool) {
         loop {
             match listener.accept().await {
-                Ok((stream, remote)) => Arc::clone(&self).admit(stream, remote),
+                Ok((stream, remote)) => Arc::clone(&self).admit(stream, remote, tls),
                 Err(_) => {
                     // Most likely no descriptor is left: those that are open go on meanwhile.
-                    self.stats.refused.add(1);
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    self.gate.refuse(Refused::NoPlace);
+                    sleep(Duration::from_millis(100)).await;
                 }
             }
         }
     }
 
-    fn admit(self: Arc<Self>, stream: TcpStream, remote: SocketAddr) {
+    fn admit(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, tls: bool) {
         self.stats.accepted.add(1);
-        let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        let place = self.open_connections.fetch_add(1, Ordering::Relaxed) < self.config.max_connections;
-        let local = stream.local_addr();
-        let told = match local {
-            Ok(local) if place && stream.set_nodelay(true).is_ok() => self.events.connected(number, remote, local),
-            _ => false,
-        };
-        if !told {
-            self.stats.refused.add(1);
-            self.open_connections.fetch_sub(1, Ordering::Relaxed);
+        let Ok(place) = self.gate.enter(remote.ip()) else { return };
+        let secured = self.tls.load().as_deref().filter(|_| tls).and_then(Secured::server);
+        let kind = if tls { Kind::InTls } else { Kind::In };
+        let (number, handle, commands) = self.register(remote);
+        // A listener for TLS without certificates is none.
+        if tls && secured.is_none() || !self.begin(number, &stream, kind) {
+            self.gate.refuse(Refused::NoPlace);
+            self.connections().remove(&number);
             return;
         }
+        tokio::spawn(self.serve(number, stream, secured, Some(place), handle, commands));
+    }
+
+    fn register(&self, remote: SocketAddr) -> (u64, Arc<Handle>, mpsc::Receiver<Command>) {
+        let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let (sender, commands) = mpsc::channel(COMMANDS_PER_CONNECTION);
         let last_received_ms = AtomicU64::new(self.elapsed_ms(Instant::now()));
-        let handle = Arc::new(Handle { commands: sender, remote, last_received_ms });
+        let handle = Arc::new(Handle { commands: sender, remote, last_received_ms, shown: OnceLock::new() });
         self.connections().insert(number, Arc::clone(&handle));
-        let connection = Connection::new(Arc::clone(&self), number, stream, handle, commands);
-        tokio::spawn(async move {
-            let reason = connection.serve().await;
-            self.connections().remove(&number);
-            self.open_connections.fetch_sub(1, Ordering::Relaxed);
-            self.events.closed(number, reason);
-        });
+        (number, handle, commands)
+    }
+
+    /// Tells the control plane of a connection; whether there was place.
+    fn begin(&self, number: u64, stream: &TcpStream, kind: Kind) -> bool {
+        let addresses = stream.peer_addr().and_then(|remote| Ok((remote, stream.local_addr()?)));
+        let ready = stream.set_nodelay(true).is_ok();
+        addresses.is_ok_and(|(remote, local)| ready && self.events.connected(number, remote, local, kind))
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        number: u64,
+        stream: TcpStream,
+        secured: Option<Secured>,
+        place: Option<Place>,
+        handle: Arc<Handle>,
+        commands: mpsc::Receiver<Command>,
+    ) {
+        let connection = Connection::new(Arc::clone(&self), number, stream, secured, place, handle, commands);
+        let reason = connection.serve().await;
+        self.connections().remove(&number);
+        self.events.closed(number, reason);
+    }
+
+    /// Makes a connection, unless it is given up by any command.
+    async fn reach(
+        self: Arc<Self>,
+        number: u64,
+        secured: Option<Secured>,
+        handle: Arc<Handle>,
+        mut commands: mpsc::Receiver<Command>,
+    ) {
+        let kind = if secured.is_some() { Kind::OutTls } else { Kind::Out };
+        let connected = tokio::select! {
+            biased;
+            _ = commands.recv() => Err("closed"),
+            connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(handle.remote)) => match connected {
+                Ok(Ok(stream)) if self.begin(number, &stream, kind) => Ok(stream),
+                Ok(Ok(_)) => Err("connect failed"),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err("connect refused"),
+                Ok(Err(_)) => Err("connect failed"),
+                Err(_) => Err("connect timeout"),
+            },
+        };
+        match connected {
+            Ok(stream) => self.serve(number, stream, secured, None, handle, commands).await,
+            Err(reason) => {
+                self.connections().remove(&number);
+                self.events.closed(number, reason);
+            }
+        }
+    }
+
+    /// Measures every second how busy the threads are.
+    async fn measure_load(self: Arc<Self>) {
+        let (metrics, workers) = (Threads::current().metrics(), self.config.workers.max(1));
+        let busy = || (0..workers).map(|worker| metrics.worker_total_busy_duration(worker)).sum::<Duration>();
+        let mut every = interval(Duration::from_secs(1));
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut before, mut at) = (busy(), Instant::now());
+        loop {
+            every.tick().await;
+            let (present, time) = (busy(), Instant::now());
+            let whole = time.duration_since(at).as_secs_f64() * workers as f64;
+            if whole > 0.0 {
+                let share = (present.saturating_sub(before).as_secs_f64() / whole).min(1.0);
+                self.load.store((share * f64::from(u16::MAX)) as u16, Ordering::Relaxed);
+            }
+            (before, at) = (present, time);
+        }
     }
 }
 
@@ -216,13 +311,19 @@ impl Node {
             events: Events::new(config.max_events)?,
             stats: Stats::default(),
             before_open: Arc::default(),
+            traces: Traces::default(),
+            peers: Peers::default(),
+            gate: Arc::default(),
+            tls: ArcSwapOption::empty(),
+            limiter: Limiter::new(),
+            limit: AtomicU64::new(0),
+            load: AtomicU16::new(0),
             answers: Answers::new(&config.origin_host, &config.origin_realm, config.origin_state_id),
             overlay,
             grey,
             in_use: InUse::new(config.in_use_bytes, now() / DAY),
             recent: Recent::default(),
             connections: Mutex::default(),
-            open_connections: AtomicUsize::new(0),
             next_connection: AtomicU64::new(1),
             started: Instant::now(),
             replacing: Mutex::new(()),
@@ -230,6 +331,7 @@ impl Node {
             reader: Mutex::new(JournalReader::new(&config.journal.directory)),
             config,
         });
+        runtime.spawn(Arc::clone(&shared).measure_load());
         Ok(Self {
             shared,
             runtime: Mutex::new(Some(runtime)),
@@ -252,11 +354,11 @@ impl Node {
         self.replayed
     }
 
-    /// Listens on an address; port 0 takes a free one. Returns the address.
+    /// Listens on an address, with TLS or without; port 0 takes a free one. Returns the address.
     ///
     /// # Errors
     /// Where the address cannot be had, or the node is stopped.
-    pub fn listen(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+    pub fn listen(&self, address: SocketAddr, tls: bool) -> io::Result<SocketAddr> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
@@ -266,14 +368,85 @@ impl Node {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
-        let runtime = runtime.as_ref().ok_or_else(|| io::Error::other("the node is stopped"))?;
+        let runtime = self.threads()?;
         let _inside = runtime.enter();
         let listener = TcpListener::from_std(socket.into())?;
         let bound = listener.local_addr()?;
-        let task = runtime.spawn(Arc::clone(&self.shared).accept(listener));
+        let task = runtime.spawn(Arc::clone(&self.shared).accept(listener, tls));
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(task);
         Ok(bound)
+    }
+
+    fn threads(&self) -> io::Result<Threads> {
+        let runtime = lock(&self.runtime);
+        let runtime = runtime.as_ref().ok_or_else(|| io::Error::other("the node is stopped"))?;
+        Ok(runtime.handle().clone())
+    }
+
+    /// Begins to make a connection to a peer, and returns its number; an event tells what became of it. With a name it is
+    /// secured, and the peer must show a certificate for that name.
+    ///
+    /// # Errors
+    /// Where the node is stopped, there are no certificates, or the name can be in none.
+    pub fn connect(&self, address: SocketAddr, tls_name: Option<&str>) -> io::Result<u64> {
+        let runtime = self.threads()?;
+        let secured = match tls_name {
+            None => None,
+            Some(name) => {
+                let tls = self.shared.tls.load();
+                let tls = tls.as_deref().ok_or_else(|| io::Error::other("there are no certificates"))?;
+                let secured = Secured::client(tls, name);
+                Some(secured.ok_or_else(|| io::Error::other("no certificate can be for that name"))?)
+            }
+        };
+        let (number, handle, commands) = self.shared.register(address);
+        runtime.spawn(Arc::clone(&self.shared).reach(number, secured, handle, commands));
+        Ok(number)
+    }
+
+    /// Secures connections with this from now on; those that are there keep what they have.
+    pub fn set_tls(&self, tls: Tls) {
+        self.shared.tls.store(Some(Arc::new(tls)));
+    }
+
+    /// When this node's certificate expires, in Unix seconds.
+    #[must_use]
+    pub fn tls_expires(&self) -> Option<i64> {
+        self.shared.tls.load().as_ref()?.expires
+    }
+
+    /// The gate.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.shared.gate
+    }
+
+    /// The traces.
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.shared.traces
+    }
+
+    /// Puts terms of a peer in force; `None`: the standard's.
+    pub fn set_terms(&self, origin_host: &str, terms: Option<Terms>) {
+        self.shared.peers.set_terms(origin_host, terms, &self.shared.stats);
+    }
+
+    /// The peer of that name, if it is known.
+    #[must_use]
+    pub fn peer(&self, origin_host: &str) -> Option<Arc<Peer>> {
+        self.shared.peers.find(origin_host)
+    }
+
+    /// How many requests a second are answered with a status, of all peers together; 0: all.
+    pub fn set_limit(&self, requests_per_second: u64) {
+        self.shared.limit.store(requests_per_second, Ordering::Relaxed);
+    }
+
+    /// The share of their time that the threads were busy in the last second, 0 to 65535.
+    #[must_use]
+    pub fn load(&self) -> u16 {
+        self.shared.load.load(Ordering::Relaxed)
     }
 
     /// Takes no more connections; those that are open go on.
@@ -309,9 +482,31 @@ impl Node {
         self.command(connection, Command::Send(bytes))
     }
 
-    /// Writes to a connection and opens it for this peer; whether it was there.
-    pub fn open(&self, connection: u64, bytes: Vec<u8>, origin_host: &str) -> bool {
-        self.command(connection, Command::Open(bytes, self.shared.stats.peer(origin_host)))
+    /// Writes to a connection and opens it for this peer, who may speak for `sender`; whether it was there.
+    pub fn open(&self, connection: u64, bytes: Vec<u8>, origin_host: &str, sender: Sender) -> bool {
+        let peer = self.shared.peers.get(origin_host, &self.shared.stats);
+        self.command(connection, Command::Open(bytes, peer, sender))
+    }
+
+    /// Writes to a connection in clear text and has TLS follow; an event tells when it is there. Whether the connection
+    /// was there, and there are certificates.
+    pub fn secure(&self, connection: u64, bytes: Vec<u8>) -> bool {
+        let secured = self.shared.tls.load().as_deref().and_then(Secured::server);
+        secured.is_some_and(|secured| self.command(connection, Command::Secure(bytes, Box::new(secured))))
+    }
+
+    /// Whether the certificate that the peer has shown is valid for that name; `None` where it has shown none.
+    #[must_use]
+    pub fn is_certified(&self, connection: u64, origin_host: &str) -> Option<bool> {
+        let handle = self.shared.connections().get(&connection).map(Arc::clone)?;
+        let certificate = handle.shown.get()?.0.as_ref()?;
+        Some(is_valid_for(certificate, origin_host))
+    }
+
+    /// The version of TLS on a connection, `1.2` or `1.3`; `None` without.
+    #[must_use]
+    pub fn tls_version(&self, connection: u64) -> Option<&'static str> {
+        self.shared.connections().get(&connection).map(Arc::clone)?.shown.get()?.1
     }
 
     /// Writes to a connection and closes it; whether it was there.
@@ -505,7 +700,7 @@ impl Node {
 
     /// What is counted for connections that are not open yet.
     #[must_use]
-    pub fn before_open(&self) -> &PeerStats {
+    pub fn before_open(&self) -> &Peer {
         &self.shared.before_open
     }
 

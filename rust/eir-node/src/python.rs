@@ -2,10 +2,10 @@
 //!
 //! Calls that take time let go of the GIL; no thread of the data plane ever takes it.
 
+mod builder;
 mod load;
+mod stats;
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,15 +15,16 @@ use eir_core::UnixTime;
 use eir_core::diameter::VENDOR_3GPP;
 use eir_core::diameter::ecr::{Ecr, KNOWN_3GPP, KNOWN_IETF};
 use eir_core::grey::{BreakerLimits, GreyTable, Schedule};
+use eir_core::diameter::terms::{self, Sender};
 use eir_core::imei::{Imei, Imsi, Msisdn};
 use eir_core::in_use::Day;
 use eir_core::journal::{Event as Record, Journal, OverlayChange};
-use eir_core::lists::{self, BuildOptions, FileKind, List};
+use eir_core::lists::{self, List};
 use eir_core::policy::{self, Prefix, Status};
 use eir_core::recent::Answer;
 use eir_core::verdict::{Facts, Request, Rule};
 use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyOSError, PyValueError};
+use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
@@ -31,9 +32,11 @@ use crate::events::Event;
 use crate::image_file::Found;
 use crate::journal_writer::{JournalConfig, replay_directory};
 use crate::node::{self, Explanation, NodeConfig};
+use crate::gate::{GateSettings, Network};
 use crate::pairs_file;
 use crate::snapshot_file;
-use crate::stats::{BUCKETS_NS, PeerStats};
+use crate::tls::{Tls, TlsFiles};
+use crate::trace::{Filter, Traced};
 
 create_exception!(_core, SnapshotError, PyException, "A snapshot file cannot be read or is not sound.");
 create_exception!(_core, BuildError, PyException, "List files were refused, or the snapshot cannot be written.");
@@ -93,6 +96,26 @@ impl Policy {
             schedule: Schedule::new(schedule, grey_seconds),
             breaker: BreakerLimits { starts_per_minute, running },
         }))
+    }
+}
+
+/// What a peer may, and how its answers look.
+#[pyclass(frozen, module = "eir._core")]
+struct Terms(terms::Terms);
+
+#[pymethods]
+impl Terms {
+    #[new]
+    #[pyo3(signature = (*, requests_per_second=0, load=false, grey="grey", unknown="unknown", malformed=None))]
+    fn new(
+        requests_per_second: u64,
+        load: bool,
+        grey: &str,
+        unknown: &str,
+        malformed: Option<&str>,
+    ) -> PyResult<Self> {
+        let (grey, unknown, malformed) = (status(grey)?, status(unknown)?, malformed.map(status).transpose()?);
+        Ok(Self(terms::Terms { requests_per_second, load, grey, unknown, malformed }))
     }
 }
 
@@ -178,7 +201,7 @@ struct Node(node::Node);
 #[pymethods]
 impl Node {
     #[new]
-    #[pyo3(signature = (*, origin_host, origin_realm, origin_state_id, workers, max_connections, max_events, hold_ms,
+    #[pyo3(signature = (*, origin_host, origin_realm, origin_state_id, workers, max_events, hold_ms,
         journal_directory, journal_segment_bytes, journal_max_bytes, policy, image=None, in_use_bytes=0))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python constructor")]
     fn new(
@@ -187,7 +210,6 @@ impl Node {
         origin_realm: String,
         origin_state_id: u32,
         workers: usize,
-        max_connections: usize,
         max_events: usize,
         hold_ms: u64,
         journal_directory: PathBuf,
@@ -202,7 +224,6 @@ impl Node {
             origin_realm,
             origin_state_id,
             workers,
-            max_connections,
             max_events,
             hold: Duration::from_millis(hold_ms),
             journal: JournalConfig {
@@ -284,9 +305,95 @@ impl Node {
         listed.into_iter().map(|(imei, start, rule)| (imei.number(), start, rule.name())).collect()
     }
 
-    fn listen(&self, host: IpAddr, port: u16) -> PyResult<(String, u16)> {
-        let address = self.0.listen(SocketAddr::new(host, port))?;
+    #[pyo3(signature = (host, port, tls=false))]
+    fn listen(&self, host: IpAddr, port: u16, tls: bool) -> PyResult<(String, u16)> {
+        let address = self.0.listen(SocketAddr::new(host, port), tls)?;
         Ok((address.ip().to_string(), address.port()))
+    }
+
+    fn connect(&self, host: IpAddr, port: u16, tls_name: Option<&str>) -> PyResult<u64> {
+        Ok(self.0.connect(SocketAddr::new(host, port), tls_name)?)
+    }
+
+    fn set_gate(
+        &self,
+        networks: Vec<String>,
+        max_connections: usize,
+        max_per_address: usize,
+        max_unopened: usize,
+    ) -> PyResult<()> {
+        let wrong = |text: &String| PyValueError::new_err(format!("{text:?} is no network"));
+        let networks = networks.iter().map(|text| Network::parse(text).ok_or_else(|| wrong(text)));
+        let networks = Some(networks.collect::<PyResult<Vec<_>>>()?);
+        self.0.gate().set(GateSettings { networks, max_connections, max_per_address, max_unopened });
+        Ok(())
+    }
+
+    fn set_tls(
+        &self,
+        py: Python<'_>,
+        certificate_file: PathBuf,
+        key_file: PathBuf,
+        ca_file: PathBuf,
+        require_client_certificate: bool,
+    ) -> PyResult<()> {
+        let files = TlsFiles {
+            certificate: &certificate_file,
+            key: &key_file,
+            authorities: &ca_file,
+            client_certificate_required: require_client_certificate,
+        };
+        self.0.set_tls(py.detach(|| Tls::load(&files)).map_err(PyValueError::new_err)?);
+        Ok(())
+    }
+
+    fn tls_expires(&self) -> Option<i64> {
+        self.0.tls_expires()
+    }
+
+    fn set_terms(&self, origin_host: &str, terms: Option<&Terms>) {
+        self.0.set_terms(origin_host, terms.map(|terms| terms.0));
+    }
+
+    fn set_node_limit(&self, requests_per_second: u64) {
+        self.0.set_limit(requests_per_second);
+    }
+
+    fn secure(&self, connection: u64, data: &[u8]) -> bool {
+        self.0.secure(connection, data.to_vec())
+    }
+
+    fn certified(&self, connection: u64, origin_host: &str) -> Option<bool> {
+        self.0.is_certified(connection, origin_host)
+    }
+
+    fn tls_version(&self, connection: u64) -> Option<&'static str> {
+        self.0.tls_version(connection)
+    }
+
+    fn trace_start(&self, imei: Option<u64>, imsi: Option<&str>, peer: Option<String>, most: usize) -> PyResult<u64> {
+        let imei = imei.map(key_imei).transpose()?;
+        let imsi = imsi.map(|text| {
+            Imsi::from_digits(text.as_bytes()).ok_or_else(|| PyValueError::new_err("an IMSI has 6 to 15 digits"))
+        });
+        let started = self.0.traces().start(Filter { imei, imsi: imsi.transpose()?, peer }, most);
+        started.ok_or_else(|| PyValueError::new_err("there are too many traces already"))
+    }
+
+    fn trace_take<'py>(&self, py: Python<'py>, trace: u64) -> PyResult<(Bound<'py, PyList>, u64)> {
+        let found = self.0.traces().take(trace);
+        let (found, left_out) = found.ok_or_else(|| PyValueError::new_err("there is no such trace"))?;
+        let tuple = |traced: Traced| {
+            let Traced { at, connection, peer, request, answer, rule, outcome } = traced;
+            let (request, answer) = (PyBytes::new(py, &request), PyBytes::new(py, &answer));
+            (at, connection, peer, request, answer, rule.map(Rule::name), outcome).into_pyobject(py)
+        };
+        let tuples = found.into_iter().map(tuple).collect::<PyResult<Vec<Bound<'py, PyTuple>>>>()?;
+        Ok((PyList::new(py, tuples)?, left_out))
+    }
+
+    fn trace_stop(&self, trace: u64) -> bool {
+        self.0.traces().stop(trace)
     }
 
     fn stop_listening(&self) {
@@ -304,10 +411,11 @@ impl Node {
     fn take_events<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyList>> {
         let events = self.0.events().take(most);
         let tuples = events.into_iter().map(|event| match event {
-            Event::Connected { connection, remote, local } => {
-                ("connected", connection, remote.ip().to_string(), remote.port(), local.ip().to_string())
-                    .into_pyobject(py)
+            Event::Connected { connection, remote, local, kind } => {
+                let (host, port, local) = (remote.ip().to_string(), remote.port(), local.ip().to_string());
+                ("connected", connection, host, port, local, kind.name()).into_pyobject(py)
             }
+            Event::Secured { connection } => ("secured", connection).into_pyobject(py),
             Event::Message { connection, bytes, .. } => {
                 ("message", connection, PyBytes::new(py, &bytes)).into_pyobject(py)
             }
@@ -320,8 +428,22 @@ impl Node {
         self.0.send(connection, data.to_vec())
     }
 
-    fn open(&self, connection: u64, data: &[u8], origin_host: &str) -> bool {
-        self.0.open(connection, data.to_vec(), origin_host)
+    fn open(
+        &self,
+        connection: u64,
+        data: &[u8],
+        origin_host: &str,
+        sender: &str,
+        advertised_relay: bool,
+    ) -> PyResult<bool> {
+        let sender = match sender {
+            "relay" => Sender::Anyone,
+            "auto" if advertised_relay => Sender::Anyone,
+            "auto" => Sender::ItselfOrRouted(origin_host.into()),
+            "direct" => Sender::Itself(origin_host.into()),
+            _ => return Err(PyValueError::new_err(format!("{sender:?} is no role"))),
+        };
+        Ok(self.0.open(connection, data.to_vec(), origin_host, sender))
     }
 
     fn close(&self, connection: u64, data: &[u8]) -> bool {
@@ -398,43 +520,7 @@ impl Node {
 
     /// Everything that is counted or measured, in one dict; the keys are those of `eir/_core.pyi`.
     fn stats<'py>(&self, py: Python<'py>, now: UnixTime) -> PyResult<Bound<'py, PyDict>> {
-        let (stats, journal, grey) = (self.0.stats(), self.0.journal().stats(), self.0.grey());
-        let (buckets, sum_ns) = stats.answer_times();
-        let dict = PyDict::new(py);
-        let peers = PyDict::new(py);
-        for (name, peer) in stats.peers() {
-            peers.set_item(name, peer_stats(py, &peer)?)?;
-        }
-        dict.set_item("peers", peers)?;
-        dict.set_item("before_open", peer_stats(py, self.0.before_open())?)?;
-        dict.set_item("answer_bounds_ns", BUCKETS_NS.to_vec())?;
-        dict.set_item("answer_buckets", buckets)?;
-        dict.set_item("answer_sum_ns", sum_ns)?;
-        dict.set_item("connections", self.0.connections().len())?;
-        for (name, counter) in [
-            ("accepted", &stats.accepted),
-            ("refused", &stats.refused),
-            ("unframeable", &stats.unframeable),
-            ("stuck", &stats.stuck),
-        ] {
-            dict.set_item(name, counter.get())?;
-        }
-        dict.set_item("journal_available", journal.available)?;
-        dict.set_item("journal_bytes", journal.bytes)?;
-        dict.set_item("journal_depth", journal.depth)?;
-        dict.set_item("journal_records", journal.records)?;
-        dict.set_item("journal_syncs", journal.syncs)?;
-        dict.set_item("journal_failures", journal.failures)?;
-        dict.set_item("journal_skipped", journal.skipped)?;
-        dict.set_item("timers", grey.len())?;
-        dict.set_item("timers_running", grey.running(now))?;
-        dict.set_item("breaker_tripped", grey.tripped())?;
-        dict.set_item("overlay_entries", self.0.overlay_len())?;
-        let in_use = self.0.in_use();
-        dict.set_item("in_use_pairs", in_use.len())?;
-        dict.set_item("in_use_dropped", in_use.dropped())?;
-        dict.set_item("in_use_bytes", in_use.octets())?;
-        Ok(dict)
+        stats::stats(py, &self.0, now)
     }
 }
 
@@ -467,118 +553,6 @@ fn key_imei(key: u64) -> PyResult<Imei> {
     Imei::from_number(key).ok_or_else(|| PyValueError::new_err("an IMEI has 14 digits, not all zero"))
 }
 
-fn peer_stats<'py>(py: Python<'py>, peer: &PeerStats) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("answers", peer.answers())?;
-    for (name, counter) in [
-        ("watchdogs", &peer.watchdogs),
-        ("not_started", &peer.not_started),
-        ("hold_timeouts", &peer.hold_timeouts),
-        ("lost", &peer.lost),
-        ("punted", &peer.punted),
-        ("discarded", &peer.discarded),
-    ] {
-        dict.set_item(name, counter.get())?;
-    }
-    Ok(dict)
-}
-
-/// List files on their way into a snapshot.
-#[pyclass(module = "eir._core")]
-struct SnapshotBuilder(Option<lists::SnapshotBuilder>);
-
-/// A file that stops giving when the progress callback has raised.
-struct Stoppable<'a> {
-    file: File,
-    raised: &'a std::cell::RefCell<Option<PyErr>>,
-}
-
-impl Read for Stoppable<'_> {
-    fn read(&mut self, place: &mut [u8]) -> io::Result<usize> {
-        if self.raised.borrow().is_some() {
-            return Err(io::Error::other("stopped"));
-        }
-        self.file.read(place)
-    }
-}
-
-#[pymethods]
-impl SnapshotBuilder {
-    #[new]
-    #[pyo3(signature = (*, strict, max_bad_share, sequence, created_at, tac_as_of, hard_reasons))]
-    fn new(
-        strict: bool,
-        max_bad_share: f64,
-        sequence: u64,
-        created_at: UnixTime,
-        tac_as_of: UnixTime,
-        hard_reasons: Vec<String>,
-    ) -> PyResult<Self> {
-        let options = BuildOptions { strict, max_bad_share, sequence, created_at, tac_as_of };
-        let mut builder = lists::SnapshotBuilder::new(options);
-        if !builder.keep_black_reasons(&hard_reasons) {
-            return Err(PyValueError::new_err("a snapshot has no place for so many hard reasons"));
-        }
-        Ok(Self(Some(builder)))
-    }
-
-    fn add(&mut self, py: Python<'_>, kind: &str, path: PathBuf, progress: Py<PyAny>) -> PyResult<()> {
-        let kind = match kind {
-            "devices" => FileKind::Devices,
-            "ranges" => FileKind::Ranges,
-            "allocated-tacs" => FileKind::AllocatedTacs,
-            "exempt-tacs" => FileKind::ExemptTacs,
-            "exempt-imsis" => FileKind::ExemptImsis,
-            "pairs" => FileKind::Pairs,
-            _ => return Err(PyValueError::new_err(format!("{kind:?} is no kind of list file"))),
-        };
-        let builder = self.0.as_mut().ok_or_else(finished)?;
-        let name = path.display().to_string();
-        let file = File::open(&path).map_err(|error| PyOSError::new_err(format!("{name}: {error}")))?;
-        let (added, raised) = py.detach(|| {
-            let raised = std::cell::RefCell::new(None);
-            let added = builder.add(kind, &name, Stoppable { file, raised: &raised }, &mut |bytes| {
-                Python::attach(|py| {
-                    if let Err(error) = progress.call1(py, (bytes,)) {
-                        raised.borrow_mut().get_or_insert(error);
-                    }
-                });
-            });
-            (added, raised.into_inner())
-        });
-        match raised {
-            Some(error) => Err(error),
-            None => added.map_err(|error| BuildError::new_err(error.to_string())),
-        }
-    }
-
-    fn finish<'py>(&mut self, py: Python<'py>, path: PathBuf) -> PyResult<Bound<'py, PyDict>> {
-        let builder = self.0.take().ok_or_else(finished)?;
-        let report = py
-            .detach(|| snapshot_file::write(builder, &path))
-            .map_err(|error| BuildError::new_err(error.to_string()))?;
-        let dict = PyDict::new(py);
-        dict.set_item("rows", report.files.iter().map(|file| file.rows).sum::<u64>())?;
-        dict.set_item("wrong_rows", report.wrong_rows())?;
-        let first: Vec<_> =
-            report.first_wrong_rows().map(|row| (&row.file, row.line, row.reason.to_string())).collect();
-        dict.set_item("first_wrong_rows", first)?;
-        dict.set_item("check_digit_mismatches", report.check_digit_mismatches())?;
-        dict.set_item("duplicates", report.duplicates)?;
-        dict.set_item("contradictions", report.contradictions)?;
-        let first: Vec<_> = report.first_contradictions.iter().map(ToString::to_string).collect();
-        dict.set_item("first_contradictions", first)?;
-        dict.set_item("dropped_reasons", report.dropped_reasons)?;
-        dict.set_item("counts", counts(py, &report.counts)?)?;
-        dict.set_item("bytes", report.bytes)?;
-        Ok(dict)
-    }
-}
-
-fn finished() -> PyErr {
-    PyValueError::new_err("the snapshot is finished")
-}
-
 /// The 14-digit key of what a person typed.
 #[pyfunction]
 fn imei_key(text: &str) -> PyResult<String> {
@@ -606,9 +580,10 @@ fn inspect_journal(py: Python<'_>, directory: PathBuf) -> PyResult<(u64, u64, u6
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Policy>()?;
+    module.add_class::<Terms>()?;
     module.add_class::<Snapshot>()?;
     module.add_class::<Node>()?;
-    module.add_class::<SnapshotBuilder>()?;
+    module.add_class::<builder::SnapshotBuilder>()?;
     module.add("SnapshotError", module.py().get_type::<SnapshotError>())?;
     module.add("BuildError", module.py().get_type::<BuildError>())?;
     module.add_function(wrap_pyfunction!(answerable, module)?)?;

@@ -71,6 +71,8 @@ pub struct PeerStats {
     pub hold_timeouts: Counter,
     /// Requests whose connection was gone before their answer could leave.
     pub lost: Counter,
+    /// Requests above a limit, answered 3004.
+    pub limited: Counter,
     /// Messages handed to the control plane.
     pub punted: Counter,
     /// Messages discarded because the control plane had too many before it.
@@ -85,6 +87,7 @@ impl Default for PeerStats {
             not_started: Counter::default(),
             hold_timeouts: Counter::default(),
             lost: Counter::default(),
+            limited: Counter::default(),
             punted: Counter::default(),
             discarded: Counter::default(),
         }
@@ -124,8 +127,8 @@ pub struct Stats {
     answer_ns: Counter,
     /// Connections that were accepted.
     pub accepted: Counter,
-    /// Connections that were closed at once: too many, or no descriptor or place in the queue left.
-    pub refused: Counter,
+    /// Connections closed because TLS failed.
+    pub tls_failures: Counter,
     /// Connections closed because the stream could not be cut into messages.
     pub unframeable: Counter,
     /// Connections closed because the peer did not take its answers.
