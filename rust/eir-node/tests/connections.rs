@@ -9,7 +9,11 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use eir_core::diameter::terms::{Sender, Terms};
 use eir_core::policy::Policy;
+use eir_node::events::{Event, Kind};
+use eir_node::gate::GateSettings;
+use eir_node::trace::Filter;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use socket2::{Domain, Socket, Type};
@@ -178,10 +182,10 @@ fn each_device_gets_the_answer_of_its_list() {
 fn without_lists_everything_is_answered_as_the_policy_says_and_nothing_starts() {
     let place = Place::new();
     let node = eir_node::node::Node::start(config(&place), Policy::default()).unwrap();
-    let address = node.listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = node.listen("127.0.0.1:0".parse().unwrap(), false).unwrap();
     let mut peer = Peer::new(TcpStream::connect(address).unwrap());
     peer.send(&cer().bytes());
-    wait_until("the connection", || node.open(1, cea(), PEER));
+    wait_until("the connection", || node.open(1, cea(), PEER, Sender::Anyone));
     assert_eq!(peer.message(), cea());
     assert_eq!(peer.ask(&request(BLACK_DEVICE, 1)).status(), WHITE);
     assert!(node.grey().is_empty());
@@ -198,7 +202,7 @@ fn what_follows_the_first_message_waits_for_the_control_plane() {
     assert_eq!(first, cer().bytes());
     assert!(peer.is_silent());
     assert_eq!(rig.messages_of(&peer).len(), 1, "the rest is not handed up either");
-    assert!(rig.node.open(connection, cea(), PEER));
+    assert!(rig.node.open(connection, cea(), PEER, Sender::Anyone));
     assert_eq!(peer.message(), cea(), "before any answer");
     peer.send(&behind[behind.len() - 10..]);
     for number in 1..=3u64 {
@@ -227,7 +231,7 @@ fn a_first_message_of_any_kind_is_handed_up_and_nothing_is_answered() {
         assert_eq!(rig.first_message(&peer).1, first.bytes());
         assert!(peer.is_silent());
     }
-    assert_eq!(rig.node.before_open().punted.get(), 2);
+    assert_eq!(rig.node.before_open().stats.punted.get(), 2);
 }
 
 #[test]
@@ -300,11 +304,13 @@ fn the_longest_message_is_taken() {
 
 #[test]
 fn more_connections_than_allowed_are_closed_at_once_and_a_place_that_falls_free_is_given() {
-    let rig = Rig::with(|config| config.max_connections = 2);
+    let rig = Rig::new();
+    rig.node.gate().set(GateSettings { max_connections: 2, ..GateSettings::default() });
     let (first, mut second) = (rig.peer(), rig.peer());
     let mut third = rig.connect();
     assert_eq!(third.closed_after(), 0);
-    assert_eq!((rig.node.stats().accepted.get(), rig.node.stats().refused.get()), (3, 1));
+    assert_eq!(rig.node.stats().accepted.get(), 3);
+    assert_eq!(rig.node.gate().refused()[1], ("connections", 1));
     assert_eq!(second.ask(&request(WHITE_DEVICE, 1)).status(), WHITE, "those that are open go on");
     assert_eq!(rig.node.connections().len(), 2);
     drop(first.stream.shutdown(std::net::Shutdown::Both));
@@ -449,7 +455,7 @@ fn a_stopped_node_closes_its_connections_and_answers_no_more() {
     rig.node.stop();
     assert_eq!(peer.closed_after(), 0);
     assert!(TcpStream::connect(rig.address).is_err());
-    assert!(rig.node.listen("127.0.0.1:0".parse().unwrap()).is_err());
+    assert!(rig.node.listen("127.0.0.1:0".parse().unwrap(), false).is_err());
     rig.node.stop();
 }
 
@@ -460,4 +466,150 @@ fn a_node_that_no_longer_listens_goes_on_with_its_peers() {
     rig.node.stop_listening();
     wait_until("the end of listening", || TcpStream::connect(rig.address).is_err());
     assert_eq!(peer.ask(&request(WHITE_DEVICE, 1)).status(), WHITE);
+}
+
+#[test]
+fn a_first_message_that_no_cer_is_as_long_as_ends_the_connection() {
+    let rig = Rig::new();
+    for (length, taken) in [(16 << 10, true), ((16 << 10) + 4, false)] {
+        let mut peer = rig.connect();
+        let mut message = vec![0; length];
+        message[..4].copy_from_slice(&(1 << 24 | length as u32).to_be_bytes());
+        peer.send(&message);
+        if taken {
+            assert_eq!(rig.first_message(&peer).1.len(), length);
+        } else {
+            assert_eq!((peer.closed_after(), rig.end_of(&peer)), (0, "unframeable"));
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_reads_an_octet_now_and_then_is_cut_off_like_one_that_reads_nothing() {
+    let rig = Rig::new();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&rig.address.into()).unwrap();
+    let mut slow = rig.open(Peer::new(socket.into()));
+    let batch: Vec<u8> = (0..1_000).flat_map(|_| request(WHITE_DEVICE, 1).bytes()).collect();
+    slow.stream.set_nonblocking(true).unwrap();
+    let started = Instant::now();
+    while rig.node.stats().stuck.get() == 0 {
+        assert!(started.elapsed() < Duration::from_secs(30), "it is never cut off");
+        let _ = slow.stream.write(&batch);
+        let _ = slow.stream.read(&mut [0; 1]);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(rig.end_of(&slow), "peer does not read");
+}
+
+#[test]
+fn half_a_message_now_and_then_is_no_sign_of_life() {
+    let rig = Rig::new();
+    let mut peer = rig.peer();
+    let number = rig.number(&peer);
+    let message = dwr().bytes();
+    for octet in &message[..message.len() - 1] {
+        peer.send(&[*octet]);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let idle = rig.node.idle(number).unwrap();
+    assert!(idle >= Duration::from_millis(5 * (message.len() as u64 - 2)), "{idle:?}");
+    peer.send(&message[message.len() - 1..]);
+    assert_eq!(peer.answer().result_code(), Some(2001));
+    assert!(rig.node.idle(number).unwrap() < idle);
+}
+
+#[test]
+fn a_peer_above_its_limit_is_told_so_and_others_are_not() {
+    let rig = Rig::new();
+    rig.node.set_terms(PEER, Some(Terms { requests_per_second: 10, ..Terms::default() }));
+    let mut peer = rig.peer();
+    let ask = |peer: &mut Peer| (0..50).map(|number| peer.ask(&request(WHITE_DEVICE, number))).collect::<Vec<_>>();
+    let refused = ask(&mut peer).iter().filter(|answer| answer.result_code() == Some(3004)).count();
+    assert!(refused >= 40, "{refused}");
+    assert_eq!(rig.node.stats().peer(PEER).limited.get(), refused as u64);
+    let mut other = rig.connect();
+    other.send(&cer().bytes());
+    let (number, _) = rig.first_message(&other);
+    assert!(rig.node.open(number, cea(), "other.test", Sender::Anyone));
+    assert_eq!(other.message(), cea());
+    assert!(ask(&mut other).iter().all(|answer| answer.status() == WHITE));
+    // Other terms hold at once, on connections that are there.
+    rig.node.set_terms(PEER, None);
+    assert!(ask(&mut peer).iter().all(|answer| answer.status() == WHITE));
+    rig.node.set_limit(10);
+    assert!(ask(&mut other).iter().any(|answer| answer.result_code() == Some(3004)));
+}
+
+#[test]
+fn who_speaks_for_another_is_handed_up() {
+    let rig = Rig::new();
+    let mut peer = rig.connect();
+    peer.send(&cer().bytes());
+    let (number, _) = rig.first_message(&peer);
+    assert!(rig.node.open(number, cea(), "other.test", Sender::Itself("other.test".into())));
+    assert_eq!(peer.message(), cea());
+    peer.send(&request(WHITE_DEVICE, 1).bytes());
+    wait_until("the request", || rig.messages_of(&peer).len() == 2);
+    assert!(peer.is_silent());
+}
+
+#[test]
+fn a_trace_has_what_fits_it_and_nothing_when_it_is_over() {
+    let rig = Rig::new();
+    let mut peer = rig.peer();
+    let about = |device: &[u8]| eir_core::imei::Imei::from_digits(device).ok();
+    let traces = rig.node.traces();
+    let all = traces.start(Filter { peer: Some(PEER.to_uppercase()), ..Filter::default() }, 3).unwrap();
+    let one = traces.start(Filter { imei: about(&new_device(3)), ..Filter::default() }, 100).unwrap();
+    let none = traces.start(Filter { peer: Some("other.test".into()), ..Filter::default() }, 100).unwrap();
+    let asked = request(&new_device(3), 1);
+    let answers = [request(WHITE_DEVICE, 1), asked.clone(), dwr()].map(|asked| {
+        peer.send(&asked.bytes());
+        peer.message().len()
+    });
+    peer.ask(&request(BLACK_DEVICE, 1));
+    let (found, left_out) = traces.take(all).unwrap();
+    assert_eq!(left_out, 1);
+    assert_eq!(found.iter().map(|one| one.answer.len()).collect::<Vec<_>>(), answers);
+    assert_eq!(found.iter().map(|one| one.outcome).collect::<Vec<_>>(), ["answered", "answered", "watchdog"]);
+    let (found, _) = traces.take(one).unwrap();
+    assert_eq!((found.len(), &found[0].request), (1, &asked.bytes()));
+    assert_eq!(found[0].rule.map(|rule| rule.name()), Some("first-attach"));
+    assert!(traces.take(none).unwrap().0.is_empty());
+    assert!(traces.stop(all) && traces.stop(one) && !traces.stop(one) && traces.stop(none));
+    assert!(!traces.are_active() && traces.take(all).is_none());
+}
+
+#[test]
+fn a_connection_of_the_nodes_own_is_like_any_other() {
+    let rig = Rig::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let number = rig.node.connect(listener.local_addr().unwrap(), None).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    let mut peer = Peer::new(stream);
+    let kind = rig.event("the connection", |event| match event {
+        Event::Connected { connection, kind, .. } if *connection == number => Some(*kind),
+        _ => None,
+    });
+    assert_eq!(kind, Kind::Out);
+    assert!(rig.node.send(number, cer().bytes()));
+    assert_eq!(peer.message(), cer().bytes());
+    peer.send(&cea());
+    assert_eq!(rig.first_message(&peer), (number, cea()));
+    assert!(rig.node.open(number, Vec::new(), PEER, Sender::Anyone));
+    assert_eq!(peer.ask(&request(WHITE_DEVICE, 1)).status(), WHITE);
+    drop(peer);
+    let ended = |number| {
+        rig.event("its end", |event| match event {
+            Event::Closed { connection, reason } if *connection == number => Some(*reason),
+            _ => None,
+        })
+    };
+    assert!(["peer closed", "connection lost"].contains(&ended(number)));
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    assert_eq!(ended(rig.node.connect(address, None).unwrap()), "connect refused");
+    assert!(rig.node.connect(address, Some("dra.test")).is_err(), "there are no certificates");
 }

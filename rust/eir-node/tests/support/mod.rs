@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use eir_core::diameter::terms::Sender;
 use eir_core::lists::{BuildOptions, FileKind, Snapshot};
 use eir_core::policy::Policy;
 use eir_node::events::Event;
@@ -75,7 +76,6 @@ pub fn config(journal: &Place) -> NodeConfig {
         origin_realm: "test".into(),
         origin_state_id: 1,
         workers: 2,
-        max_connections: 100,
         max_events: 1_000,
         hold: PATIENCE,
         journal: JournalConfig { directory: journal.path().into(), segment_bytes: 1 << 20, max_bytes: 1 << 30 },
@@ -133,7 +133,7 @@ impl Rig {
         change(&mut config);
         let node = Node::start(config, Policy::default()).unwrap();
         node.set_snapshot(lists(""));
-        let address = node.listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = node.listen("127.0.0.1:0".parse().unwrap(), false).unwrap();
         Self { node, address, seen: Mutex::default(), place }
     }
 
@@ -151,7 +151,7 @@ impl Rig {
         peer.send(&messages::cer().bytes());
         let (connection, message) = self.first_message(&peer);
         assert_eq!(message, messages::cer().bytes());
-        assert!(self.node.open(connection, cea(), PEER));
+        assert!(self.node.open(connection, cea(), PEER, Sender::Anyone));
         assert_eq!(peer.message(), cea());
         peer
     }
@@ -196,7 +196,7 @@ impl Rig {
     }
 
     /// Waits for an event of which `pick` makes something.
-    fn event<T>(&self, what: &str, pick: impl Fn(&Event) -> Option<T>) -> T {
+    pub fn event<T>(&self, what: &str, pick: impl Fn(&Event) -> Option<T>) -> T {
         wait_for(what, || {
             self.take_events();
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).iter().find_map(&pick)
