@@ -81,8 +81,7 @@ pub enum Refused {
 
 impl Refused {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Address, Self::Connections, Self::PerAddress, Self::Unopened, Self::NoPlace];
+    pub const ALL: [Self; 5] = [Self::Address, Self::Connections, Self::PerAddress, Self::Unopened, Self::NoPlace];
 
     /// As counters call it.
     #[must_use]

@@ -14,8 +14,8 @@ use std::time::Duration;
 use eir_core::UnixTime;
 use eir_core::diameter::VENDOR_3GPP;
 use eir_core::diameter::ecr::{Ecr, KNOWN_3GPP, KNOWN_IETF};
-use eir_core::grey::{BreakerLimits, GreyTable, Schedule};
 use eir_core::diameter::terms::{self, Sender};
+use eir_core::grey::{BreakerLimits, GreyTable, Schedule};
 use eir_core::imei::{Imei, Imsi, Msisdn};
 use eir_core::in_use::Day;
 use eir_core::journal::{Event as Record, Journal, OverlayChange};
@@ -29,10 +29,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use crate::events::Event;
+use crate::gate::{GateSettings, Network};
 use crate::image_file::Found;
 use crate::journal_writer::{JournalConfig, replay_directory};
 use crate::node::{self, Explanation, NodeConfig};
-use crate::gate::{GateSettings, Network};
 use crate::pairs_file;
 use crate::snapshot_file;
 use crate::tls::{Tls, TlsFiles};
@@ -107,13 +107,7 @@ struct Terms(terms::Terms);
 impl Terms {
     #[new]
     #[pyo3(signature = (*, requests_per_second=0, load=false, grey="grey", unknown="unknown", malformed=None))]
-    fn new(
-        requests_per_second: u64,
-        load: bool,
-        grey: &str,
-        unknown: &str,
-        malformed: Option<&str>,
-    ) -> PyResult<Self> {
+    fn new(requests_per_second: u64, load: bool, grey: &str, unknown: &str, malformed: Option<&str>) -> PyResult<Self> {
         let (grey, unknown, malformed) = (status(grey)?, status(unknown)?, malformed.map(status).transpose()?);
         Ok(Self(terms::Terms { requests_per_second, load, grey, unknown, malformed }))
     }

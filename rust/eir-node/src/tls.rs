@@ -47,7 +47,8 @@ impl Tls {
     /// A text for people that names the file and says what is wrong with it.
     pub fn load(files: &TlsFiles<'_>) -> Result<Self, String> {
         let chain = certificates(files.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(files.key).map_err(|error| format!("{}: {error}", files.key.display()))?;
+        let key =
+            PrivateKeyDer::from_pem_file(files.key).map_err(|error| format!("{}: {error}", files.key.display()))?;
         let expires = chain.first().and_then(|leaf| not_after(leaf));
         let mut roots = RootCertStore::empty();
         for authority in certificates(files.authorities)? {
@@ -227,9 +228,9 @@ fn reason(error: &Error) -> &'static str {
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             "tls certificate expired"
         }
-        Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
-            "tls certificate of another name"
-        }
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "tls certificate of another name",
         Error::InvalidCertificate(_) => "tls certificate not trusted",
         Error::NoCertificatesPresented => "tls certificate missing",
         _ => "tls failed",

@@ -101,7 +101,15 @@ fn main() {
     };
     let today = facts.now / 86_400;
     let (in_use, recent) = (InUse::new(number(octets) as usize, today), Recent::default());
-    let door = Door { facts, answers: &answers, journal: &NoJournal, in_use: Some(&in_use), recent: Some(&recent), caller: Caller::anyone(), ticks: 0 };
+    let door = Door {
+        facts,
+        answers: &answers,
+        journal: &NoJournal,
+        in_use: Some(&in_use),
+        recent: Some(&recent),
+        caller: Caller::anyone(),
+        ticks: 0,
+    };
 
     let device = |draw| if draw % 10 == 0 { unlisted(draw) } else { devices.device(mix(draw) % devices.count) };
     let drawn: Vec<Imei> = (0..count).map(device).collect();

@@ -78,12 +78,8 @@ mod tests {
         for status in Status::ALL {
             assert_eq!(standard.told(status, Some(Rule::Malformed)), status);
         }
-        let terms = Terms {
-            grey: Status::White,
-            unknown: Status::Black,
-            malformed: Some(Status::Unknown),
-            ..Terms::default()
-        };
+        let terms =
+            Terms { grey: Status::White, unknown: Status::Black, malformed: Some(Status::Unknown), ..Terms::default() };
         assert_eq!(terms.told(Status::Grey, Some(Rule::Grey)), Status::White);
         assert_eq!(terms.told(Status::Unknown, None), Status::Black);
         assert_eq!(terms.told(Status::Black, Some(Rule::Malformed)), Status::Unknown);
