@@ -160,6 +160,8 @@ pub(crate) struct Connection {
     /// The front of a message, or what came behind the first one.
     partial: Vec<u8>,
     held: VecDeque<Held>,
+    /// So much came with the last read that there is probably more.
+    had_enough: bool,
     /// The connection ends when nothing is held any more, for this reason.
     ending: Option<Ended>,
 }
@@ -192,6 +194,7 @@ impl Connection {
             waiting: Arc::default(),
             partial: Vec::new(),
             held: VecDeque::new(),
+            had_enough: false,
             ending: None,
         }
     }
@@ -219,7 +222,9 @@ impl Connection {
 
     async fn step(&mut self) -> Result<(), Ended> {
         // A peer that always has something to read must not keep the others of this thread waiting.
-        tokio::task::consume_budget().await;
+        if std::mem::take(&mut self.had_enough) {
+            tokio::task::yield_now().await;
+        }
         if !self.held.is_empty() {
             self.progress.borrow_and_update();
             self.release().await?;
@@ -291,6 +296,7 @@ impl Connection {
                 // Out of the scratch for a moment, whose other parts what is in it goes into.
                 let mut raw = std::mem::take(&mut scratch.raw);
                 let count = this.stream.try_read(&mut raw);
+                this.had_enough = count.as_ref().is_ok_and(|count| *count == READ);
                 let read = count.map(|count| {
                     let octets = raw.get(..count).unwrap_or_default();
                     if octets.is_empty() { Err(PEER_CLOSED) } else { this.unseal(scratch, octets, front) }
@@ -301,7 +307,10 @@ impl Connection {
             let place = scratch.input.get_mut(front..front + READ).unwrap_or_default();
             match this.stream.try_read(place) {
                 Ok(0) => Ok(Err(PEER_CLOSED)),
-                Ok(count) => Ok(Ok(this.answer(scratch, front + count))),
+                Ok(count) => {
+                    this.had_enough = count == READ;
+                    Ok(Ok(this.answer(scratch, front + count)))
+                }
                 Err(error) => Err(error),
             }
         });

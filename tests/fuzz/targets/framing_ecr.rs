@@ -1,7 +1,8 @@
 //! A peer's octets through framing, the ECR parser and the door, with a journal that takes everything.
 //!
 //! What must hold: the same messages however the stream is cut; at most one answer a message, which frames as exactly
-//! one message with the request's identifiers; the answer to the same message again has the same status.
+//! one message with the request's identifiers; the answer to the same message again has the same status. A caller that is
+//! bound, limited and told of the node's load gets an answer of the same kind, a refusal, or none.
 
 #![no_main]
 
@@ -10,13 +11,15 @@ use std::cell::{Cell, RefCell};
 use eir_core::diameter::avp::Avps;
 use eir_core::diameter::eca::Answers;
 use eir_core::diameter::ecr::Ecr;
-use eir_core::diameter::framing::{Frame, Header, PROXIABLE, frame};
+use eir_core::diameter::framing::{ERROR, Frame, Header, PROXIABLE, frame};
+use eir_core::diameter::limit::Limiter;
 use eir_core::diameter::s13::{Answered, Caller, Door, Outcome};
+use eir_core::diameter::terms::{Sender, Terms};
 use eir_core::grey::GreyTable;
 use eir_core::in_use::InUse;
 use eir_core::journal::{Event, Journal, Progress};
 use eir_core::lists::{BuildOptions, FileKind, Overlay, Snapshot, SnapshotBuilder};
-use eir_core::policy::Policy;
+use eir_core::policy::{Policy, Status};
 use eir_core::recent::Recent;
 use eir_core::verdict::Facts;
 use libfuzzer_sys::fuzz_target;
@@ -87,7 +90,7 @@ impl World {
         self.journal.safe.set(0);
     }
 
-    fn handle(&self, message: &[u8]) -> Option<Answered> {
+    fn handle(&self, message: &[u8], caller: Caller<'_>) -> Option<Answered> {
         let facts = Facts {
             snapshot: Some(&self.snapshot),
             overlay: &self.overlay,
@@ -95,7 +98,15 @@ impl World {
             policy: &self.policy,
             now: 1_000,
         };
-        let door = Door { facts, answers: &self.answers, journal: &self.journal, in_use: Some(&self.in_use), recent: Some(&self.recent), caller: Caller::anyone(), ticks: 0 };
+        let door = Door {
+            facts,
+            answers: &self.answers,
+            journal: &self.journal,
+            in_use: Some(&self.in_use),
+            recent: Some(&self.recent),
+            caller,
+            ticks: 0,
+        };
         let mut out = Vec::new();
         let mut outcome = Outcome::Punt;
         door.handle(&[message], &mut out, |_, became, _| outcome = became);
@@ -108,7 +119,8 @@ impl World {
         }
         match outcome {
             Outcome::Punt => assert!(out.is_empty()),
-            _ => check_answer(message, &out),
+            Outcome::Limited => check_answer(message, &out, ERROR),
+            _ => check_answer(message, &out, 0),
         }
         match outcome {
             Outcome::Answered(answered) => {
@@ -120,10 +132,10 @@ impl World {
     }
 }
 
-fn check_answer(message: &[u8], out: &[u8]) {
+fn check_answer(message: &[u8], out: &[u8], error: u8) {
     assert_eq!(frame(out, 2 * LIMIT), Frame::Complete(out.len()));
     let ((request, _), (answer, avps)) = (Header::read(message).unwrap(), Header::read(out).unwrap());
-    assert_eq!(answer.flags, request.flags & PROXIABLE);
+    assert_eq!(answer.flags, request.flags & PROXIABLE | error);
     assert_eq!(
         (answer.command, answer.application, answer.identifiers),
         (request.command, request.application, request.identifiers)
@@ -180,7 +192,18 @@ fuzz_target!(|stream: &[u8]| {
         let whole = in_a_message(stream);
         for message in messages.into_iter().chain([&whole[..]]) {
             let status = |answered: Option<Answered>| answered.map(|answered| answered.status);
-            assert_eq!(status(world.handle(message)), status(world.handle(message)));
+            let first = status(world.handle(message, Caller::anyone()));
+            assert_eq!(status(world.handle(message, Caller::anyone())), first);
+            let sender = Sender::ItselfOrRouted("mme.test".into());
+            let terms = Terms { requests_per_second: 2, load: true, grey: Status::White, ..Terms::STANDARD };
+            let (limiter, node) = (Limiter::new(), Limiter::new());
+            let caller =
+                Caller { sender: &sender, terms: &terms, limiter: &limiter, node: (&node, 3), load: 7 };
+            for _ in 0..4 {
+                if let Some(told) = status(world.handle(message, caller)) {
+                    assert_eq!(Some(told), first.map(|status| terms.told(status, None)));
+                }
+            }
         }
     });
 });
