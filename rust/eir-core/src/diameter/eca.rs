@@ -122,6 +122,7 @@ impl Answers {
     }
 
     /// DRMP as it came (RFC 7944), overload (RFC 7683) and load (RFC 8583): advice, and so without the M bit.
+    #[inline(never)]
     fn write_advice(&self, out: &mut Vec<u8>, ecr: &Ecr<'_>, told: &Told) {
         if let Some(priority) = ecr.priority {
             avp::write_optional(out, 301, &u32::from(priority).to_be_bytes());

@@ -174,13 +174,15 @@ impl<J: Journal> Door<'_, J> {
     /// What the answer to this request says of the node.
     #[inline]
     fn told(&self, ecr: &Ecr<'_>) -> Told {
-        let Caller { terms, limiter, node: (node, _), load, .. } = self.caller;
-        let (own, all) = if ecr.overload_control {
-            (limiter.overload(self.facts.now), node.overload(self.facts.now))
-        } else {
-            (None, None)
-        };
-        Told { overload: Overload::heavier(own, all), load: terms.load.then_some(load) }
+        let Caller { terms, load, .. } = self.caller;
+        let overload = if ecr.overload_control { self.overload() } else { None };
+        Told { overload, load: terms.load.then_some(load) }
+    }
+
+    #[inline(never)]
+    fn overload(&self) -> Option<Overload> {
+        let Caller { limiter, node: (node, _), .. } = self.caller;
+        Overload::heavier(limiter.overload(self.facts.now), node.overload(self.facts.now))
     }
 
     #[inline]
