@@ -25,8 +25,9 @@ from eir.audit import AuditLog
 from eir.config import Config, ConfigError, Country
 from eir.control import ControlServer
 from eir.diameter.answer import Identity
-from eir.diameter.capabilities import PeerPolicy
-from eir.diameter.peer import DisconnectCause, PeerTimers
+from eir.diameter.dictionary import DisconnectCause
+from eir.diameter.peer_policy import PeerPolicy
+from eir.diameter.peer_timers import PeerTimers
 from eir.diameter.server import DiameterServer
 from eir.log import Log
 from eir.metrics import NodeCollector, serve

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta, Struct
 
-from eir.diameter.capabilities import AllowedPeer
+from eir.diameter.peer_policy import PeerEntry
 from eir.timers.redis_settings import Mode, RedisSettings
 from sms.hours import Hours, parse_time
 from sms.settings import Concatenation, SmscSettings, WebhookSettings
@@ -264,9 +264,9 @@ def parse_endpoint(text: str) -> Endpoint:
     return host, int(match[3])
 
 
-def allowed_peer(peer: PeerSection) -> AllowedPeer:
+def allowed_peer(peer: PeerSection) -> PeerEntry:
     """The entry of the peer policy that this section stands for. Raises ValueError."""
-    return AllowedPeer(peer.origin_host, tuple(ip_network(text) for text in peer.networks))
+    return PeerEntry(peer.origin_host, tuple(ip_network(text) for text in peer.networks))
 
 
 def redis_settings(config: Config) -> RedisSettings:

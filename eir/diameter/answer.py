@@ -1,7 +1,8 @@
 """Answers to requests: who this node says it is, and what every answer takes over from its request.
 
-Implements RFC 6733 6.2 (answer processing), 7.2 (the short grammar of protocol errors) and 7.5 (Failed-AVP). Called by
-`capabilities`, `peer` and `s13`, which add what their commands ask for.
+Implements RFC 6733 6.2 (answer processing), 7.2 (the short grammar of protocol errors) and 7.5 (Failed-AVP), and what
+RFC 7944 (priority) and RFC 7683 5.1.3 (overload) have an answer say. Called by `capabilities`, `requests` and `s13`,
+which add what their commands ask for.
 
 It has to answer requests that do not decode, so it reads no more of one than it needs: the header, and the AVPs that
 go back as they came, as far as they can be told apart. It never judges a request, and never answers an answer.
@@ -10,7 +11,7 @@ go back as they came, as far as they can be told apart. It never judges a reques
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from eir.diameter import dictionary
@@ -22,6 +23,7 @@ from eir.diameter.message import (
     Avp,
     DiameterError,
     Header,
+    RawAvp,
     copy_avp,
     encode,
     encode_avp,
@@ -99,24 +101,63 @@ def _build(request: bytes, identity: Identity, result_code: int, own: bytes, det
     # request.
     flags = header.flags & PROXIABLE | (ERROR if is_protocol_error(result_code) else 0)
     answer = Header(flags, header.command, header.application, header.hop_by_hop, header.end_to_end)
-    session_id, proxy_info = _returned(request)
+    returned = _returned(request)
     result = encode_avp(make_avp(dictionary.RESULT_CODE, result_code))
-    return encode(answer, session_id + result + encode_avps(identity.avps()) + own + details + proxy_info)
+    features = _SUPPORTED_FEATURES if header.application == dictionary.APPLICATION_S13 and returned.features else b""
+    content = (returned.session_id, returned.priority, result, encode_avps(identity.avps()), own, details, features)
+    return encode(answer, b"".join((*content, *returned.proxy_info)))
 
 
-def _returned(request: bytes) -> tuple[bytes, bytes]:
-    """What goes back as it came: the first Session-Id, and every Proxy-Info in its order (RFC 6733 6.2).
+# The answer to a node that speaks of overload: so does this one (RFC 7683 5.1.3).
+_SUPPORTED_FEATURES: Final = encode_avp(
+    make_avp(dictionary.OC_SUPPORTED_FEATURES, (make_avp(dictionary.OC_FEATURE_VECTOR, dictionary.LOSS_ALGORITHM),))
+)
+
+
+@dataclass(slots=True)
+class _Returned:
+    """What an answer takes over, encoded."""
+
+    session_id: bytes = b""
+    priority: bytes = b""
+    features: bool = False
+    proxy_info: list[bytes] = field(default_factory=list)
+
+
+def _returned(request: bytes) -> _Returned:
+    """What goes back as it came: the first Session-Id, the first DRMP (RFC 7944 8), and every Proxy-Info in its order
+    (RFC 6733 6.2); and whether the first OC-Supported-Features is to be answered.
 
     Taken from the bytes, not from decoded AVPs: a request that fails at its fifth AVP still has the four before it,
     and the agent that left a Proxy-Info finds it unchanged.
     """
-    session_id, proxy_info = b"", []
+    returned, asked = _Returned(), False
     try:
         for raw in walk(request, HEADER_LENGTH, min(len(request), MAX_LENGTH)):
-            if raw.key == dictionary.SESSION_ID.key and not session_id:
-                session_id = copy_avp(request, raw)
+            if raw.key == dictionary.SESSION_ID.key and not returned.session_id:
+                returned.session_id = copy_avp(request, raw)
+            elif raw.key == dictionary.DRMP.key and not returned.priority and raw.end - raw.data_start == _DRMP_LENGTH:
+                returned.priority = copy_avp(request, raw)
+            elif raw.key == dictionary.OC_SUPPORTED_FEATURES.key and not asked:
+                asked, returned.features = True, _knows_loss(request, raw)
             elif raw.key == dictionary.PROXY_INFO.key:
-                proxy_info.append(copy_avp(request, raw))
+                returned.proxy_info.append(copy_avp(request, raw))
     except DiameterError:
         pass  # It was, or is about to be, reported by who decoded the message.
-    return session_id, b"".join(proxy_info)
+    return returned
+
+
+_DRMP_LENGTH: Final = dictionary.FIXED_LENGTHS[dictionary.DRMP.type]
+
+
+def _knows_loss(request: bytes, group: RawAvp) -> bool:
+    """Whether an OC-Supported-Features names the loss algorithm, as one without a vector does (RFC 7683 7.1)."""
+    try:
+        vectors = [
+            int.from_bytes(request[raw.data_start : raw.end], "big")
+            for raw in walk(request, group.data_start, group.end)
+            if raw.key == dictionary.OC_FEATURE_VECTOR.key
+        ]
+    except DiameterError:
+        return False
+    return not vectors or bool(vectors[0] & dictionary.LOSS_ALGORITHM)

@@ -1,17 +1,17 @@
-"""Capabilities exchange: who may connect, and the answer to the Capabilities-Exchange-Request.
+"""Capabilities exchange: what a CER or CEA says of its sender, and those that this node sends.
 
-Implements RFC 6733 5.3 (CER and CEA), 2.4 (common applications) and, for S13, 3GPP TS 29.272 7.1.7 (the application is
-advertised inside a Vendor-Specific-Application-Id). Called by `peer` with the first message of a connection.
+Implements RFC 6733 5.3 (CER and CEA), 2.4 (common applications), 6.10 (Inband-Security-Id) and, for S13, 3GPP TS
+29.272 7.1.7 (the application is advertised inside a Vendor-Specific-Application-Id). Called by `peers` with the first
+message of an incoming connection and by `peer` with the first answer on one of our own.
 
-It keeps no state and knows nothing of other connections: that a peer is connected already is for the server to see.
+It keeps no state and knows no policy: who is let in is for `peers` to say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Final, TypeAlias
+from typing import Final
 
 from eir.diameter import dictionary
 from eir.diameter.answer import Identity, build_answer, build_refusal
@@ -19,94 +19,83 @@ from eir.diameter.message import (
     Avp,
     DiameterError,
     check_grammar,
+    check_header,
+    command_of,
     decode,
     groups_of,
     make_avp,
     numbers_of,
     text_of,
 )
-
-Address: TypeAlias = IPv4Address | IPv6Address
-Network: TypeAlias = IPv4Network | IPv6Network
-
-
-@dataclass(frozen=True, slots=True)
-class AllowedPeer:
-    """Peers that may connect: an Origin-Host and where from.
-
-    `origin_host` is a name, compared without regard to case (RFC 6733 4.3.1), or "*.suffix" for every name below that
-    suffix, or "*" for every name. `networks` are those the connection may come from. Raises `ValueError` for a star
-    anywhere else, an empty name, or no network: each would be a mistake that lets in nobody or, worse, everybody.
-    """
-
-    origin_host: str
-    networks: tuple[Network, ...]
-
-    def __post_init__(self) -> None:
-        fixed = self.origin_host.removeprefix("*") if self.origin_host == "*" else self.origin_host.removeprefix("*.")
-        if "*" in fixed or (not fixed and self.origin_host != "*"):
-            raise ValueError(f"origin_host {self.origin_host!r} is neither a name, nor '*.suffix', nor '*'")
-        if not self.networks:
-            raise ValueError(f"no networks for origin_host {self.origin_host!r}")
-
-    def admits(self, origin_host: str, address: Address) -> bool:
-        """Whether a peer of this name may connect from this address, which is not an IPv4-mapped one."""
-        return self._is_named(origin_host.lower()) and any(address in network for network in self.networks)
-
-    def _is_named(self, name: str) -> bool:
-        pattern = self.origin_host.lower()
-        if pattern == "*":
-            return True
-        if pattern.startswith("*."):
-            return name.endswith(pattern[1:]) and len(name) > len(pattern) - 1
-        return name == pattern
-
-
-@dataclass(frozen=True, slots=True)
-class PeerPolicy:
-    """Which peers are let in: those that one entry at least admits. No entries, no peers."""
-
-    allowed: tuple[AllowedPeer, ...]
-
-    def admits(self, origin_host: str, address: Address) -> bool:
-        """Whether a peer of this name may connect from this address."""
-        address = _unmapped(address)
-        return any(peer.admits(origin_host, address) for peer in self.allowed)
-
-    def knows(self, address: Address) -> bool:
-        """Whether any peer may connect from this address."""
-        address = _unmapped(address)
-        return any(address in network for peer in self.allowed for network in peer.networks)
-
-
-def _unmapped(address: Address) -> Address:
-    """A socket that takes both families shows an IPv4 peer as ::ffff:a.b.c.d; the networks are written without."""
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-def check_cer(cer: bytes, policy: PeerPolicy, remote: Address) -> str:
-    """The Origin-Host of the peer that sent this CER, where it may be let in.
-
-    The order: what the message is (`message`), who it is from (3010), what it supports (5010), what security it wants
-    (5017). Raises `DiameterError`; the connection is then closed behind the answer (RFC 6733 5.3).
-    """
-    avps = decode(cer).avps
-    check_grammar(dictionary.CAPABILITIES_EXCHANGE, avps)
-    origin_host = text_of(avps, dictionary.ORIGIN_HOST)
-    if not policy.admits(origin_host, remote):
-        raise DiameterError(dictionary.UNKNOWN_PEER, None, "unknown peer")
-    if not _advertised(avps) & _COMMON:
-        raise DiameterError(dictionary.NO_COMMON_APPLICATION, None, "no common application")
-    security = numbers_of(avps, dictionary.INBAND_SECURITY_ID)
-    if security and dictionary.NO_INBAND_SECURITY not in security:
-        raise DiameterError(dictionary.NO_COMMON_SECURITY, None, "no common security")
-    return origin_host
-
+from eir.diameter.peer_policy import Address, unmapped
 
 _COMMON: Final = frozenset({dictionary.APPLICATION_S13, dictionary.APPLICATION_RELAY})
 _APPLICATION_IDS: Final = (dictionary.AUTH_APPLICATION_ID, dictionary.ACCT_APPLICATION_ID)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a peer says of itself."""
+
+    origin_host: str
+    origin_state_id: int
+    """0 where it keeps none (RFC 6733 8.16)."""
+    common_application: bool
+    relay: bool
+    """It advertised the relay application: it may speak for others."""
+    offers_tls: bool
+    """It asks for TLS after the CEA (RFC 6733 6.10)."""
+    accepts_clear: bool
+    """It does without TLS, or says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A connection that a peer opened, with its CER, which was found in order: an R-Conn-CER (RFC 6733 5.6.1)."""
+
+    number: int
+    local: Address
+    remote: Address
+    cer: bytes
+    capabilities: Capabilities
+    inband_tls: bool = False
+    """TLS is to begin behind the CEA."""
+
+
+def read_cer(cer: bytes) -> Capabilities:
+    """What a CER says. Raises `DiameterError` where it is none or is not in order."""
+    command_of(check_header(cer))
+    avps = decode(cer).avps
+    check_grammar(dictionary.CAPABILITIES_EXCHANGE, avps)
+    return _capabilities(avps)
+
+
+def read_cea(cea: bytes) -> tuple[int, Capabilities]:
+    """The Result-Code of a CEA and what it says. Raises `DiameterError` where it is not in order.
+
+    Of a refusal nothing is asked but its code: with a protocol error it has the short grammar (RFC 6733 7.2).
+    """
+    check_header(cea)
+    avps = decode(cea).avps
+    codes = numbers_of(avps, dictionary.RESULT_CODE)
+    if len(codes) != 1:
+        raise DiameterError(dictionary.MISSING_AVP, None, "not one Result-Code")
+    if codes[0] == dictionary.SUCCESS:
+        check_grammar(dictionary.CAPABILITIES_EXCHANGE, avps)
+    return codes[0], _capabilities(avps)
+
+
+def _capabilities(avps: Sequence[Avp]) -> Capabilities:
+    applications = _advertised(avps)
+    security = numbers_of(avps, dictionary.INBAND_SECURITY_ID)
+    return Capabilities(
+        origin_host=text_of(avps, dictionary.ORIGIN_HOST),
+        origin_state_id=next(iter(numbers_of(avps, dictionary.ORIGIN_STATE_ID)), 0),
+        common_application=not _COMMON.isdisjoint(applications),
+        relay=dictionary.APPLICATION_RELAY in applications,
+        offers_tls=dictionary.INBAND_TLS in security,
+        accepts_clear=not security or dictionary.NO_INBAND_SECURITY in security,
+    )
 
 
 def _advertised(avps: Sequence[Avp]) -> set[int]:
@@ -119,15 +108,21 @@ def _advertised(avps: Sequence[Avp]) -> set[int]:
     return {number for place in places for kind in _APPLICATION_IDS for number in numbers_of(place, kind)}
 
 
-def build_cea(cer: bytes, identity: Identity, local: Address) -> bytes:
-    """The CEA that opens the connection; `local` is our address on it. Raises `ValueError` if `cer` is no request."""
-    own = (
-        *_mandatory(identity, local),
-        identity.state_avp(),
-        make_avp(dictionary.SUPPORTED_VENDOR_ID, dictionary.VENDOR_3GPP),
-        s13_application(),
-        make_avp(dictionary.FIRMWARE_REVISION, identity.firmware_revision),
-    )
+def cer_avps(identity: Identity, local: Address) -> tuple[Avp, ...]:
+    """What the CER says that this node sends on a connection of its own; `local` is our address on it.
+
+    Inband-Security-Id is left out, which says NO_INBAND_SECURITY (RFC 6733 6.10): where TLS is wanted it is up already.
+    """
+    return (*identity.avps(), *_mandatory(identity, local), *_optional(identity))
+
+
+def build_cea(cer: bytes, identity: Identity, local: Address, *, secure: bool = False) -> bytes:
+    """The CEA that opens the connection; `local` is our address on it. Raises `ValueError` if `cer` is no request.
+
+    With `secure` it says that TLS begins behind it (RFC 6733 6.10).
+    """
+    security = (make_avp(dictionary.INBAND_SECURITY_ID, dictionary.INBAND_TLS),) if secure else ()
+    own = (*_mandatory(identity, local), *_optional(identity), *security)
     return build_answer(cer, identity, dictionary.SUCCESS, own)
 
 
@@ -150,10 +145,17 @@ def s13_application() -> Avp:
 
 def _mandatory(identity: Identity, local: Address) -> tuple[Avp, ...]:
     """What the grammar of a CEA asks for whatever its Result-Code is (RFC 6733 5.3.2)."""
-    if isinstance(local, IPv6Address) and local.ipv4_mapped is not None:
-        local = local.ipv4_mapped
     return (
-        make_avp(dictionary.HOST_IP_ADDRESS, local),
+        make_avp(dictionary.HOST_IP_ADDRESS, unmapped(local)),
         make_avp(dictionary.VENDOR_ID, identity.vendor_id),
         make_avp(dictionary.PRODUCT_NAME, identity.product_name),
+    )
+
+
+def _optional(identity: Identity) -> tuple[Avp, ...]:
+    return (
+        identity.state_avp(),
+        make_avp(dictionary.SUPPORTED_VENDOR_ID, dictionary.VENDOR_3GPP),
+        s13_application(),
+        make_avp(dictionary.FIRMWARE_REVISION, identity.firmware_revision),
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 from types import MappingProxyType
 from typing import Final
 
@@ -28,9 +28,12 @@ APPLICATION_RELAY: Final = 0xFFFFFFFF
 # Result codes (RFC 6733 7.1), and no more of them than are sent.
 SUCCESS: Final = 2001
 COMMAND_UNSUPPORTED: Final = 3001
+TOO_BUSY: Final = 3004
 APPLICATION_UNSUPPORTED: Final = 3007
 INVALID_HDR_BITS: Final = 3008
+INVALID_AVP_BITS: Final = 3009
 UNKNOWN_PEER: Final = 3010
+ELECTION_LOST: Final = 4003
 AVP_UNSUPPORTED: Final = 5001
 INVALID_AVP_VALUE: Final = 5004
 MISSING_AVP: Final = 5005
@@ -45,7 +48,18 @@ NO_COMMON_SECURITY: Final = 5017
 NO_STATE_MAINTAINED: Final = 1
 """Auth-Session-State (RFC 6733 8.11): S13 keeps no session (TS 29.272 7.1.4)."""
 NO_INBAND_SECURITY: Final = 0
-"""Inband-Security-Id (RFC 6733 6.10): TLS, where there is any, is already up when the CER comes."""
+INBAND_TLS: Final = 1
+"""Inband-Security-Id (RFC 6733 6.10): TLS is already up when the CER comes, or not wanted; or begins after the CEA."""
+LOSS_ALGORITHM: Final = 1
+"""The bit of OC-Feature-Vector for OLR_DEFAULT_ALGO (RFC 7683 7.2), which every node that speaks of overload has."""
+
+
+class DisconnectCause(IntEnum):
+    """Disconnect-Cause (RFC 6733 5.4.3)."""
+
+    REBOOTING = 0
+    BUSY = 1
+    DO_NOT_WANT_TO_TALK_TO_YOU = 2
 
 
 class AvpType(Enum):
@@ -151,18 +165,26 @@ VENDOR_ID: Final = AvpDefinition("Vendor-Id", 266, AvpType.UNSIGNED32)
 FIRMWARE_REVISION: Final = AvpDefinition("Firmware-Revision", 267, AvpType.UNSIGNED32, mandatory=False)
 RESULT_CODE: Final = AvpDefinition("Result-Code", 268, AvpType.UNSIGNED32)
 PRODUCT_NAME: Final = AvpDefinition("Product-Name", 269, AvpType.UTF8_STRING, mandatory=False)
-DISCONNECT_CAUSE: Final = AvpDefinition("Disconnect-Cause", 273, AvpType.ENUMERATED, values=frozenset({0, 1, 2}))
+DISCONNECT_CAUSE: Final = AvpDefinition(
+    "Disconnect-Cause", 273, AvpType.ENUMERATED, values=frozenset(map(int, DisconnectCause))
+)
 AUTH_SESSION_STATE: Final = AvpDefinition("Auth-Session-State", 277, AvpType.ENUMERATED, values=frozenset({0, 1}))
 ORIGIN_STATE_ID: Final = AvpDefinition("Origin-State-Id", 278, AvpType.UNSIGNED32)
 # Never looked into: what a Failed-AVP holds is wrong by definition.
 FAILED_AVP: Final = AvpDefinition("Failed-AVP", 279, AvpType.OPAQUE_GROUP)
 ERROR_MESSAGE: Final = AvpDefinition("Error-Message", 281, AvpType.UTF8_STRING, mandatory=False)
+ROUTE_RECORD: Final = AvpDefinition("Route-Record", 282, AvpType.IDENTITY)
 DESTINATION_REALM: Final = AvpDefinition("Destination-Realm", 283, AvpType.IDENTITY)
 # Never looked into: the local state of an agent on the way, which goes back as it came (RFC 6733 6.2).
 PROXY_INFO: Final = AvpDefinition("Proxy-Info", 284, AvpType.OPAQUE_GROUP)
 DESTINATION_HOST: Final = AvpDefinition("Destination-Host", 293, AvpType.IDENTITY)
 ORIGIN_REALM: Final = AvpDefinition("Origin-Realm", 296, AvpType.IDENTITY)
 INBAND_SECURITY_ID: Final = AvpDefinition("Inband-Security-Id", 299, AvpType.UNSIGNED32)
+
+# RFC 7944: message priority; RFC 7683: overload.
+DRMP: Final = AvpDefinition("DRMP", 301, AvpType.ENUMERATED, mandatory=False)
+OC_SUPPORTED_FEATURES: Final = AvpDefinition("OC-Supported-Features", 621, AvpType.GROUPED, mandatory=False)
+OC_FEATURE_VECTOR: Final = AvpDefinition("OC-Feature-Vector", 622, AvpType.UNSIGNED64, mandatory=False)
 
 # 3GPP TS 29.272 7.3.
 TERMINAL_INFORMATION: Final = AvpDefinition("Terminal-Information", 1401, AvpType.GROUPED, VENDOR_3GPP)
@@ -191,11 +213,15 @@ _NAMED: Final = (
     ORIGIN_STATE_ID,
     FAILED_AVP,
     ERROR_MESSAGE,
+    ROUTE_RECORD,
     DESTINATION_REALM,
     PROXY_INFO,
     DESTINATION_HOST,
     ORIGIN_REALM,
     INBAND_SECURITY_ID,
+    DRMP,
+    OC_SUPPORTED_FEATURES,
+    OC_FEATURE_VECTOR,
     TERMINAL_INFORMATION,
     IMEI,
     SOFTWARE_VERSION,
@@ -223,7 +249,6 @@ _TOLERATED: Final = (
     AvpDefinition("Auth-Request-Type", 274, AvpType.ENUMERATED),
     AvpDefinition("Auth-Grace-Period", 276, AvpType.UNSIGNED32),
     AvpDefinition("Proxy-Host", 280, AvpType.IDENTITY),
-    AvpDefinition("Route-Record", 282, AvpType.IDENTITY),
     AvpDefinition("Re-Auth-Request-Type", 285, AvpType.ENUMERATED),
     AvpDefinition("Accounting-Sub-Session-Id", 287, AvpType.UNSIGNED64),
     AvpDefinition("Authorization-Lifetime", 291, AvpType.UNSIGNED32),
@@ -235,11 +260,7 @@ _TOLERATED: Final = (
     AvpDefinition("Accounting-Record-Type", 480, AvpType.ENUMERATED),
     AvpDefinition("Accounting-Realtime-Required", 483, AvpType.ENUMERATED),
     AvpDefinition("Accounting-Record-Number", 485, AvpType.UNSIGNED32),
-    # RFC 7944: message priority
-    AvpDefinition("DRMP", 301, AvpType.ENUMERATED, mandatory=False),
     # RFC 7683: overload
-    AvpDefinition("OC-Supported-Features", 621, AvpType.GROUPED, mandatory=False),
-    AvpDefinition("OC-Feature-Vector", 622, AvpType.UNSIGNED64, mandatory=False),
     AvpDefinition("OC-OLR", 623, AvpType.GROUPED, mandatory=False),
     AvpDefinition("OC-Sequence-Number", 624, AvpType.UNSIGNED64, mandatory=False),
     AvpDefinition("OC-Validity-Duration", 625, AvpType.UNSIGNED32, mandatory=False),
@@ -266,6 +287,25 @@ KNOWN_AVPS: Final = frozenset(AVPS)
 """The (vendor, code) of AVPs that may carry the M bit; any other that does is answered 5001.
 
 The data plane holds the same set."""
+
+_OF_S13: Final = frozenset(
+    definition.key for definition in (TERMINAL_INFORMATION, IMEI, SOFTWARE_VERSION, EQUIPMENT_STATUS, MEID_3GPP2)
+)
+_FIRST_OF_DIAMETER: Final = 257
+_LAST_OF_THE_BASE: Final = 485
+
+MISPLACED: Final = frozenset(
+    {(VENDOR_NONE, code) for _, code in _OF_S13}
+    | {
+        (VENDOR_3GPP, code)
+        for vendor, code in KNOWN_AVPS
+        if vendor == VENDOR_NONE and _FIRST_OF_DIAMETER <= code <= _LAST_OF_THE_BASE and code != DRMP.code
+    }
+)
+"""The (vendor, code) that an AVP of S13 or of the base protocol gets by a V bit forgotten or set by mistake.
+
+No others: 3GPP has AVPs of its own under the numbers below 257 (TS 29.061; 1 is its IMSI), under 301 (TS 29.234) and
+from 600 on (TS 29.229), so those are AVPs that this node does not know, and no slips."""
 
 
 def _required(avp: AvpDefinition) -> Rule:

@@ -1,7 +1,7 @@
 """The codec of whole Diameter messages: bytes to a header and a tree of AVPs, and back.
 
 Implements RFC 6733 3 (header), 4.1-4.4 (AVPs), 3.2 (what a command's grammar asks of its AVPs) and 7.1.5 with 7.5
-(which error, and what its Failed-AVP holds). Called by `answer`, `capabilities`, `peer` and `s13` for the messages
+(which error, and what its Failed-AVP holds). Called by `answer`, `capabilities`, `requests` and `s13` for the messages
 that the data plane hands up; the data plane has a codec of its own for those it answers.
 
 Whatever the bytes are, reading them raises `DiameterError` and nothing else. One error is reported, the first in this
@@ -10,8 +10,8 @@ order:
 1. the header: 5015 shorter than a header, 5011 version, 5015 Message Length, 5012 longer than `MAX_LENGTH`, 3008 R
    and E bits;
 2. the command (`command_of`): 3007 application, then 3001 command;
-3. each AVP in the order of the message, groups depth first (`decode`): 5014 AVP Length, 5001 unknown with the M bit,
-   5014 wrong length for its type, 5004 value;
+3. each AVP in the order of the message, groups depth first (`decode`): 5014 AVP Length, 3009 known but for its V bit
+   and with the M bit, 5001 unknown with the M bit, 5014 wrong length for its type, 5004 value;
 4. the grammar (`check_grammar`): 5005 Session-Id not in the first place, then in the order of the message 5009 the
    first AVP too many, then in the order of the grammar 5005 the first AVP missing.
 
@@ -231,6 +231,9 @@ def _decode_avp(data: bytes, raw: RawAvp, depth: int) -> Avp:
     content = data[raw.data_start : raw.end]
     if definition is None:
         if raw.flags & MANDATORY:
+            if raw.key in dictionary.MISPLACED:
+                text = "AVP with the V bit of another"
+                raise DiameterError(dictionary.INVALID_AVP_BITS, copy_avp(data, raw), text)
             raise DiameterError(dictionary.AVP_UNSUPPORTED, copy_avp(data, raw), "AVP with the M bit not supported")
         return Avp(raw.code, raw.vendor, raw.flags, content)
     if definition.type is AvpType.GROUPED:

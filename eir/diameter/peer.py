@@ -1,254 +1,161 @@
-"""One incoming connection, from its first message to its end: what to send, and when to open or close it.
+"""One peer: executes RFC 6733 5.6 with the watchdog of RFC 3539, from its first connection to the end of its last.
 
-Implements the responder's half of the peer state machine of RFC 6733 5.6, with 5.3 (capabilities), 5.4
-(disconnecting) and 5.5 (watchdog, in `watchdog`). Called by the server with the messages that the data plane hands
-up, whole and one at a time, and with the time; the data plane answers ECRs and DWRs of an open connection itself, so
-this sees the rest.
+The table is in `peer_fsm`; this is what its actions do, with 5.3 (capabilities), 5.4 (disconnecting), 5.5 (watchdog,
+in `watchdog`), 5.6.4 (election) and 2.1 (connecting again after Tc). Called by `peers`, which knows who an incoming
+connection is from, with the messages that the data plane hands up, whole and one at a time, and with the time; the
+data plane answers ECRs and DWRs of an open connection itself, so this sees the rest.
 
-Every request gives exactly one action, so it is either answered, refused with a code, discarded, or closed upon, and
-can be counted as that; so does every answer but the DWA that was asked for. Nothing a peer sends raises. It never
-touches a socket, has no clock, and knows no other connection: whether a peer may be connected twice is for the server
-to say.
+A request gives exactly one action: it is answered, refused with a code, discarded, or its connection is closed. So does
+an answer, but for the DWA that was asked for. Nothing a peer sends raises. It never touches a socket, has no clock, and
+knows no other peer.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import Enum, IntEnum, StrEnum, auto
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final
 
-from eir.diameter import dictionary
-from eir.diameter.answer import Identity, build_answer, build_refusal
-from eir.diameter.capabilities import Address, PeerPolicy, build_cea, build_cea_refusal, check_cer
-from eir.diameter.dictionary import CommandDefinition
-from eir.diameter.message import (
-    REQUEST,
-    Avp,
-    DiameterError,
-    Header,
-    check_grammar,
-    check_header,
-    command_of,
-    decode,
-    encode,
-    encode_avps,
-    make_avp,
-    peek_header,
+from eir.diameter import capabilities, dictionary, requests
+from eir.diameter.actions import (
+    Action,
+    Close,
+    Connect,
+    Discard,
+    Reason,
+    Secure,
+    Send,
+    SendAndClose,
+    SendAndOpen,
 )
-from eir.diameter.s13 import refuse, refuse_for
-from eir.diameter.watchdog import DEFAULT_TW, Watchdog, WatchdogAction, WatchdogState
+from eir.diameter.answer import Identity
+from eir.diameter.capabilities import Capabilities, Incoming
+from eir.diameter.dictionary import DisconnectCause
+from eir.diameter.message import DiameterError, Header, peek_header
+from eir.diameter.own_requests import OwnRequests
+from eir.diameter.peer_fsm import TRANSITIONS, PeerAction, PeerEvent, PeerState
+from eir.diameter.peer_policy import Address, Endpoint, PeerEntry
+from eir.diameter.peer_timers import DEFAULT_TIMERS, NEVER, SILENCE, PeerTimers, pause_after
+from eir.diameter.watchdog import Watchdog, WatchdogAction, WatchdogState
 
 
-class Reason(StrEnum):
-    """Why a connection is closed or a message discarded; the values are for counters and logs."""
+@dataclass(slots=True)
+class StateChanges:
+    """How often peers and their watchdogs went from one state to another."""
 
-    CER_TIMEOUT = "cer-timeout"
-    NOT_CER = "not-cer"
-    """The first message was something else."""
-    CER_REFUSED = "cer-refused"
-    ADDRESS_NOT_ALLOWED = "address-not-allowed"
-    """No peer may connect from there, whatever it calls itself."""
-    WATCHDOG = "watchdog"
-    DPA_RECEIVED = "dpa-received"
-    DPA_TIMEOUT = "dpa-timeout"
-    """Our DPR was not answered in time."""
-    DPR_GRACE = "dpr-grace"
-    """The peer said it would disconnect, got its DPA, and did not."""
-    STOPPED = "stopped"
-    """Told to disconnect before the connection was open."""
-    UNSOLICITED_ANSWER = "unsolicited-answer"
-    UNREADABLE = "unreadable"
-    """Shorter than a header, so it cannot even be told whether it is a request."""
-    CLOSED = "closed"
-    """Came after the connection was closed."""
+    peers: Counter[tuple[str, str]] = field(default_factory=Counter)
+    watchdogs: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send `data`. `result_code` is what an answer says; None for a request of our own."""
+@dataclass(slots=True)
+class _Link:
+    """A transport connection: I's or R's."""
 
-    data: bytes
-    result_code: int | None = None
+    number: int
+    local: Address | None = None
+    incoming: Incoming | None = None
+    """For R's only."""
+    capabilities: Capabilities | None = None
+    """What the peer said of itself on this connection."""
 
 
 @dataclass(frozen=True, slots=True)
-class SendAndOpen:
-    """Send `data`, a CEA with 2001, and in the same step let the data plane serve the peer, `origin_host`."""
+class _About:
+    """What an event is about."""
 
-    data: bytes
-    origin_host: str
-
-
-@dataclass(frozen=True, slots=True)
-class SendAndClose:
-    """Send `data`, an answer with `result_code`, and close the connection behind it."""
-
-    data: bytes
-    reason: Reason
-    result_code: int
+    reason: Reason = Reason.STOPPED
+    incoming: Incoming | None = None
+    data: bytes = b""
+    code: int | None = None
+    cause: DisconnectCause | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Close the connection."""
+_NOTHING: Final = _About()
 
-    reason: Reason
+_DWR: Final = (dictionary.APPLICATION_BASE, dictionary.DEVICE_WATCHDOG.code)
 
+_OPEN: Final = frozenset({PeerState.R_OPEN, PeerState.I_OPEN})
+_CONNECTED: Final = _OPEN | {PeerState.CLOSING}
+_CONNECTING: Final = frozenset({PeerState.WAIT_CONN_ACK, PeerState.WAIT_CONN_ACK_ELECT})
+_AWAITING_CEA: Final = frozenset({PeerState.WAIT_I_CEA, PeerState.WAIT_RETURNS})
 
-@dataclass(frozen=True, slots=True)
-class Discard:
-    """Do nothing but count: the message was dropped."""
-
-    reason: Reason
-
-
-Action: TypeAlias = Send | SendAndOpen | SendAndClose | Close | Discard
-
-
-class DisconnectCause(IntEnum):
-    """Disconnect-Cause (RFC 6733 5.4.3)."""
-
-    REBOOTING = 0
-    BUSY = 1
-    DO_NOT_WANT_TO_TALK_TO_YOU = 2
-
-
-class PeerState(Enum):
-    """The responder's states of RFC 6733 5.6; WAIT_CER is what its table calls Closed until R-Conn-CER."""
-
-    WAIT_CER = auto()
-    OPEN = auto()
-    CLOSING = auto()
-    """A DPA is outstanding, or was sent: the connection is served until it closes."""
-    CLOSED = auto()
-
-
-class PeerEvent(Enum):
-    """What happens to a connection. MESSAGE is any that changes no state, answered or discarded."""
-
-    CER_ACCEPTED = auto()
-    CER_REFUSED = auto()
-    NOT_CER = auto()
-    MESSAGE = auto()
-    DPR = auto()
-    DPA = auto()
-    """The answer to our own DPR, and no other."""
-    STOP = auto()
-    TIMEOUT = auto()
-    LOST = auto()
-
-
-_S = PeerState
-_E = PeerEvent
-
-TRANSITIONS: Final[Mapping[PeerState, Mapping[PeerEvent, PeerState]]] = MappingProxyType(
+_TIMEOUT_REASONS: Final[Mapping[PeerState, Reason]] = MappingProxyType(
     {
-        _S.WAIT_CER: {
-            _E.CER_ACCEPTED: _S.OPEN,
-            _E.CER_REFUSED: _S.CLOSED,
-            _E.NOT_CER: _S.CLOSED,
-            _E.STOP: _S.CLOSED,
-            _E.TIMEOUT: _S.CLOSED,
-            _E.LOST: _S.CLOSED,
-        },
-        _S.OPEN: {
-            _E.MESSAGE: _S.OPEN,
-            _E.DPR: _S.CLOSING,
-            _E.STOP: _S.CLOSING,
-            _E.TIMEOUT: _S.CLOSED,
-            _E.LOST: _S.CLOSED,
-        },
-        # Both ends may send a DPR at once: a DPR is answered here too, and does not make ours void.
-        _S.CLOSING: {
-            _E.MESSAGE: _S.CLOSING,
-            _E.DPR: _S.CLOSING,
-            _E.DPA: _S.CLOSED,
-            _E.TIMEOUT: _S.CLOSED,
-            _E.LOST: _S.CLOSED,
-        },
-        _S.CLOSED: {
-            _E.MESSAGE: _S.CLOSED,
-            _E.LOST: _S.CLOSED,
-        },
+        PeerState.WAIT_CONN_ACK: Reason.CONNECT_TIMEOUT,
+        PeerState.WAIT_CONN_ACK_ELECT: Reason.CONNECT_TIMEOUT,
+        PeerState.WAIT_I_CEA: Reason.CEA_TIMEOUT,
+        PeerState.WAIT_RETURNS: Reason.ELECTION_TIMEOUT,
     }
 )
-"""{state: {event: next state}}. An event that a state does not list does not happen in it."""
 
-
-@dataclass(frozen=True, slots=True)
-class PeerTimers:
-    """Seconds to wait for the CER, for the DPA to our DPR, for the close after our DPA; and Tw of the watchdog."""
-
-    cer_timeout: float = 10.0
-    dpa_timeout: float = 5.0
-    dpr_grace: float = 5.0
-    tw: float = DEFAULT_TW
-
-
-DEFAULT_TIMERS: Final = PeerTimers()
-
-_DWA: Final = (dictionary.APPLICATION_BASE, dictionary.DEVICE_WATCHDOG.code)
-_DPA: Final = (dictionary.APPLICATION_BASE, dictionary.DISCONNECT_PEER.code)
-
-_EXCHANGED_ALREADY: Final = DiameterError(dictionary.UNABLE_TO_COMPLY, None, "capabilities are exchanged already")
-# Nothing is wrong with the ECR, and yet the data plane did not answer it: that is this node's failure, and said so.
-_NOT_ANSWERED: Final = DiameterError(dictionary.UNABLE_TO_COMPLY, None, "cannot be answered")
+_CONNECTED_ALREADY: Final = DiameterError(dictionary.ELECTION_LOST, None, "connected already")
+_ELECTION_LOST: Final = DiameterError(dictionary.ELECTION_LOST, None, "the other connection stays")
 
 
 class Peer:
-    """A connection that a peer opened. Times are seconds on the caller's clock, any clock that never goes back."""
+    """A peer, with at most two connections while an election is on. Times are seconds on the caller's clock, any clock
+    that never goes back. What it is told returns what there is to do, in that order."""
 
     __slots__ = (
+        "_changes",
+        "_closing_reason",
         "_deadline",
-        "_deadline_reason",
-        "_dpr_id",
-        "_dwr_id",
-        "_identifier",
+        "_goodbye",
+        "_i",
         "_identity",
-        "_local",
-        "_origin_host",
-        "_policy",
-        "_remote",
+        "_own",
+        "_r",
+        "_random",
+        "_securing",
         "_state",
+        "_tcs",
         "_timers",
         "_watchdog",
+        "connect",
+        "entry",
+        "origin_host",
     )
 
     def __init__(
         self,
         identity: Identity,
-        policy: PeerPolicy,
-        local: Address,
-        remote: Address,
-        now: float,
+        origin_host: str,
+        entry: PeerEntry,
         random: Callable[[], float],
         timers: PeerTimers = DEFAULT_TIMERS,
+        *,
+        connect: Endpoint | None = None,
+        changes: StateChanges | None = None,
     ) -> None:
-        """A connection accepted at `now`, between the addresses `local` (ours) and `remote`.
+        """`entry` is the one that admits the peer, which may be for many; `connect` is where it is connected to.
 
-        `random` gives numbers from 0 up to 1, for the watchdog's jitter and the first identifiers. Raises
-        `ValueError` for a Tw that the watchdog refuses.
+        `random` gives numbers from 0 up to 1, for jitter and the first identifiers. Raises `ValueError` for a Tw that
+        the watchdog refuses.
         """
+        self.origin_host: Final = origin_host
+        self.entry = entry
+        self.connect = connect
         self._identity = identity
-        self._policy = policy
-        self._local = local
-        self._remote = remote
+        self._random = random
         self._timers = timers
-        self._state = PeerState.WAIT_CER
-        self._origin_host: str | None = None
-        self._watchdog = Watchdog(random, timers.tw)
-        # RFC 6733 3 wants identifiers that do not repeat soon after a restart: they begin at random and count up.
-        self._identifier = int(random() * 0xFFFFFFFF)
-        self._dwr_id: int | None = None
-        self._dpr_id: int | None = None
-        self._deadline: float | None = now + timers.cer_timeout
-        self._deadline_reason = Reason.CER_TIMEOUT
+        self._changes = changes or StateChanges()
+        self._state = PeerState.CLOSED
+        self._watchdog = Watchdog(random, timers.tw, self._changes.watchdogs)
+        self._i: _Link | None = None
+        self._r: _Link | None = None
+        self._own = OwnRequests(identity, random)
+        self._securing = False
+        self._deadline: float | None = None
+        self._closing_reason = Reason.DPA_TIMEOUT
+        # Whether the peer itself said that the connection ends.
+        self._goodbye = False
+        self._tcs = 1.0
 
     @property
     def state(self) -> PeerState:
-        """Where the connection stands."""
+        """Where it stands in the table."""
         return self._state
 
     @property
@@ -257,163 +164,368 @@ class Peer:
         return self._watchdog.state
 
     @property
-    def origin_host(self) -> str | None:
-        """The Origin-Host that the connection was opened with, and stays bound to; None before."""
-        return self._origin_host
+    def is_open(self) -> bool:
+        """Whether it is being served: capabilities are exchanged, and TLS is up where it was asked for."""
+        return self._state in _OPEN and not self._securing
 
-    def receive(self, data: bytes, now: float) -> list[Action]:
-        """What to do about one message, from its first octet to its last.
+    @property
+    def number(self) -> int | None:
+        """The connection that is open, or closing; None where there is none."""
+        link = self._serving()
+        return None if link is None else link.number
 
-        One action; none only for the DWA that was asked for. Never raises.
-        """
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """All its connections, those that are being made among them."""
+        return tuple(link.number for link in (self._i, self._r) if link is not None)
+
+    @property
+    def has_incoming(self) -> bool:
+        """Whether one of its connections is one that the peer opened."""
+        return self._r is not None
+
+    @property
+    def waits_to_connect(self) -> bool:
+        """Whether it will be connected to by and by."""
+        return self._state is PeerState.CLOSED and self._deadline is not None
+
+    # What the owner tells.
+
+    def forget_address(self) -> None:
+        """Connect to it no more. A connection that there is stays."""
+        self.connect = None
         if self._state is PeerState.CLOSED:
-            self._move(PeerEvent.MESSAGE)
-            return [Discard(Reason.CLOSED)]
+            self._deadline = None
+
+    def start(self, now: float) -> list[Action]:
+        """Connect now, whatever was agreed about waiting. Without an address, or not closed, nothing is to be done."""
+        if self._state is not PeerState.CLOSED or self.connect is None:
+            return []
+        self._tcs = 1.0
+        wanted = self._watchdog.tc_expired(now)
+        return self._take(PeerEvent.START, now) if WatchdogAction.ATTEMPT_OPEN in wanted else []
+
+    def connecting(self, number: int | None, now: float) -> list[Action]:
+        """The number that `Connect` has led to; None where it was not even begun."""
+        if self._state not in _CONNECTING or self._i is not None:
+            return [] if number is None else [Close(number, Reason.STOPPED)]
+        if number is None:
+            return self._take(PeerEvent.I_RCV_CONN_NACK, now)
+        self._i = _Link(number)
+        return []
+
+    def connected(self, number: int, local: Address, now: float) -> list[Action]:
+        """Our connection is made; `local` is our address on it."""
+        if self._i is None or self._i.number != number or self._state not in _CONNECTING:
+            return []
+        self._i.local = local
+        return self._take(PeerEvent.I_RCV_CONN_ACK, now)
+
+    def accept(self, incoming: Incoming, now: float) -> list[Action]:
+        """A connection of the peer's, with its CER."""
+        return self._take(PeerEvent.R_CONN_CER, now, _About(Reason.DUPLICATE, incoming))
+
+    def gives_way(self, incoming: Incoming, silent: float | None, now: float) -> bool:
+        """Whether the connection there is may be closed for a new one of the peer's.
+
+        A peer that has restarted must not be kept out by what is left of its old connection: so where its
+        Origin-State-Id has grown (RFC 6733 8.16), the watchdog suspects it, it has been `silent` for some seconds or is
+        gone already (None), or has said goodbye.
+        """
+        link = self._serving()
+        if link is None:
+            return False
+        if silent is None or silent >= SILENCE or self._watchdog.suspects(now - silent):
+            return True
+        before = link.capabilities.origin_state_id if link.capabilities is not None else 0
+        return self._goodbye or 0 < before < incoming.capabilities.origin_state_id
+
+    def give_way(self, now: float) -> list[Action]:
+        """Closes the open connection, as if it had been lost."""
+        about = _About(Reason.REPLACED)
+        if self._serving() is None:
+            return []
+        return self._take(PeerEvent.I_PEER_DISC if self._serves_i() else PeerEvent.R_PEER_DISC, now, about)
+
+    def secured(self, now: float, *, certified: bool) -> list[Action]:
+        """The TLS handshake that the CER asked for has ended well; `certified`: the certificate will do."""
+        if not self._securing or self._r is None:
+            return []
+        if not certified:
+            return self._take(PeerEvent.R_PEER_DISC, now, _About(Reason.CERTIFICATE_REFUSED))
+        self._securing = False
+        self._deadline = None
+        return self._open(self._r, b"", now)
+
+    def receive(self, number: int, data: bytes, now: float) -> list[Action]:
+        """What to do about one message, from its first octet to its last. Never raises."""
+        if number not in self.numbers:
+            return [Discard(number, Reason.CLOSED)]
         header = peek_header(data)
-        if self._state is PeerState.WAIT_CER:
-            return [self._receive_first(header, data, now)]
-        if header is None:
-            self._move(PeerEvent.MESSAGE)
-            return [Discard(Reason.UNREADABLE)]
-        if not header.is_request:
-            return self._receive_answer(header, now)
-        return [self._receive_request(header, data, now)]
+        if number == self.number and not self._securing:
+            return self._receive_open(number, header, data, now)
+        if self._i is not None and number == self._i.number and self._state in _AWAITING_CEA:
+            return self._receive_cea(self._i, header, data, now)
+        return [Discard(number, Reason.NOT_OPEN)]
+
+    def closed(self, number: int, now: float) -> list[Action]:
+        """A connection is gone, or was not made."""
+        if self._i is not None and self._i.number == number:
+            self._i = None
+            return self._take(PeerEvent.I_RCV_CONN_NACK if self._state in _CONNECTING else PeerEvent.I_PEER_DISC, now)
+        if self._r is not None and self._r.number == number:
+            self._r = None
+            return self._take(PeerEvent.R_PEER_DISC, now)
+        return []
 
     def disconnect(self, cause: DisconnectCause, now: float) -> list[Action]:
-        """Ask the peer to disconnect, and close at the latest `dpa_timeout` later (RFC 6733 5.4).
+        """End the connection: where it is open by asking, at the latest `dpa_timeout` later (RFC 6733 5.4).
 
-        Before the connection is open it is just closed; while it is closing anyway, nothing is to be done.
+        Connecting again waits for as long as the cause says. What is closing anyway stays as it is.
         """
-        if self._state is PeerState.WAIT_CER:
-            self._close(PeerEvent.STOP)
-            return [Close(Reason.STOPPED)]
-        if self._state is not PeerState.OPEN:
+        self._tcs = max(self._tcs, pause_after(cause))
+        if self._state is PeerState.CLOSED:
+            self._deadline = None if self._deadline is None else self._next_attempt(now)
             return []
-        self._begin_closing(PeerEvent.STOP, now + self._timers.dpa_timeout, Reason.DPA_TIMEOUT)
-        own = (*self._identity.avps(), make_avp(dictionary.DISCONNECT_CAUSE, int(cause)))
-        self._dpr_id, dpr = self._build_request(dictionary.DISCONNECT_PEER, own)
-        return [Send(dpr)]
-
-    def connection_lost(self) -> None:
-        """The connection is gone: nothing more will be sent, and what still comes out of a queue is discarded."""
-        self._close(PeerEvent.LOST)
+        if self._state is PeerState.CLOSING:
+            return []
+        if self._securing:
+            # In the middle of a handshake there is no asking.
+            return self._take(PeerEvent.R_PEER_DISC, now, _About(Reason.STOPPED))
+        return self._take(PeerEvent.STOP, now, _About(Reason.STOPPED, cause=cause))
 
     def timer(self) -> float | None:
         """When to call `handle_timer`, at the latest; None: nothing to wait for. Ask again after every other call."""
-        return self._watchdog.timer() if self._state is PeerState.OPEN else self._deadline
+        return self._watchdog.timer() if self.is_open else self._deadline
 
     def handle_timer(self, now: float, last_received: float) -> list[Action]:
-        """What to do at `now`, when the last message of the peer, whoever answered it, came at `last_received`.
+        """What to do at `now`, when the last message on the open connection, whoever answered it, came at
+        `last_received`.
 
         Called too early it does nothing.
         """
-        if self._state is PeerState.OPEN:
-            return self._handle_watchdog(now, last_received)
+        if self.is_open:
+            return self._obey(self._watchdog.handle_timer(now, last_received), now)
         if self._deadline is None or now < self._deadline:
             return []
-        reason = self._deadline_reason
-        self._close(PeerEvent.TIMEOUT)
-        return [Close(reason)]
+        if self._state is PeerState.CLOSED:
+            return self.start(now)
+        if self._securing:
+            return self._take(PeerEvent.R_PEER_DISC, now, _About(Reason.TLS_TIMEOUT))
+        reason = _TIMEOUT_REASONS.get(self._state, self._closing_reason)
+        return self._take(PeerEvent.TIMEOUT, now, _About(reason))
 
-    def _handle_watchdog(self, now: float, last_received: float) -> list[Action]:
-        action = self._watchdog.handle_timer(now, last_received)
-        if action is WatchdogAction.SEND_DWR:
-            own = (*self._identity.avps(), self._identity.state_avp())
-            self._dwr_id, dwr = self._build_request(dictionary.DEVICE_WATCHDOG, own)
-            return [Send(dwr)]
-        if action is WatchdogAction.CLOSE:
-            self._close(PeerEvent.TIMEOUT)
-            return [Close(Reason.WATCHDOG)]
-        return []
+    # Messages.
 
-    def _receive_first(self, header: Header | None, cer: bytes, now: float) -> Action:
-        """The message that should be the CER (RFC 6733 5.6: R-Conn-CER, the only way out of Closed)."""
-        if header is None or not header.is_request or header.command != dictionary.CAPABILITIES_EXCHANGE.code:
-            self._close(PeerEvent.NOT_CER)
-            return Close(Reason.NOT_CER)
-        try:
-            command_of(check_header(cer))
-            origin_host = check_cer(cer, self._policy, self._remote)
-        except DiameterError as error:
-            self._close(PeerEvent.CER_REFUSED)
-            cea = build_cea_refusal(cer, self._identity, self._local, error)
-            return SendAndClose(cea, Reason.CER_REFUSED, error.result_code)
-        self._move(PeerEvent.CER_ACCEPTED)
-        self._origin_host = origin_host
-        self._deadline = None
-        self._watchdog.connection_up(now)
-        return SendAndOpen(build_cea(cer, self._identity, self._local), origin_host)
+    def _receive_open(self, number: int, header: Header | None, data: bytes, now: float) -> list[Action]:
+        if header is None:
+            return [Discard(number, Reason.UNREADABLE)]
+        if not header.is_request:
+            return self._receive_answer(number, header, now)
+        link = self._serving()
+        assert link is not None and link.local is not None
+        outcome = requests.answer(data, header, self._identity, link.local, self._sender(link))
+        about = _About(data=outcome.data, code=outcome.code, cause=outcome.disconnect_cause)
+        if outcome.disconnect_cause is not None:
+            return self._take_there(PeerEvent.I_RCV_DPR, PeerEvent.R_RCV_DPR, now, about)
+        if (header.application, header.command) == _DWR:
+            return self._take_there(PeerEvent.I_RCV_DWR, PeerEvent.R_RCV_DWR, now, about)
+        return self._take_there(PeerEvent.I_RCV_MESSAGE, PeerEvent.R_RCV_MESSAGE, now, about)
 
-    def _receive_answer(self, header: Header, now: float) -> list[Action]:
-        """An answer counts by its command and Hop-by-Hop Identifier; what else it says changes nothing."""
-        question = (header.application, header.command)
-        if question == _DPA and header.hop_by_hop == self._dpr_id:
-            # Who receives the DPA is who disconnects (RFC 6733 5.4), whatever Result-Code it carries.
-            self._close(PeerEvent.DPA)
-            return [Close(Reason.DPA_RECEIVED)]
-        self._move(PeerEvent.MESSAGE)
-        if question != _DWA or header.hop_by_hop != self._dwr_id:
-            return [Discard(Reason.UNSOLICITED_ANSWER)]
-        self._dwr_id = None
-        # A connection that is closing is not watched any more; its DWA is still the one that was asked for.
-        if self._state is PeerState.OPEN:
-            self._watchdog.dwa_received(now)
-        return []
-
-    def _receive_request(self, header: Header, data: bytes, now: float) -> Action:
-        try:
-            command = command_of(check_header(data))
-            if command is not dictionary.ME_IDENTITY_CHECK:
-                check_grammar(command, decode(data).avps)
-        except DiameterError as error:
-            self._move(PeerEvent.MESSAGE)
-            return self._refuse(header, data, error)
+    def _receive_answer(self, number: int, header: Header, now: float) -> list[Action]:
+        """What an answer says changes nothing, only that it is one."""
+        command = self._own.answered(header)
         if command is dictionary.DISCONNECT_PEER:
-            return self._answer_dpr(data, now)
-        self._move(PeerEvent.MESSAGE)
+            # Who receives the DPA is who disconnects (RFC 6733 5.4), whatever Result-Code it carries.
+            about = _About(Reason.DPA_RECEIVED)
+            return self._take_there(PeerEvent.I_RCV_DPA, PeerEvent.R_RCV_DPA, now, about)
         if command is dictionary.DEVICE_WATCHDOG:
-            dwa = build_answer(data, self._identity, dictionary.SUCCESS, (self._identity.state_avp(),))
-            return Send(dwa, dictionary.SUCCESS)
-        if command is dictionary.CAPABILITIES_EXCHANGE:
-            # RFC 6733 1.1.3 took CER out of the open state, and its table has no row for it. It is a request all the
-            # same, so it is refused; what was agreed stands.
-            return self._refuse(header, data, _EXCHANGED_ALREADY)
-        refusal = refuse(data, self._identity) or refuse_for(data, self._identity, _NOT_ANSWERED)
-        return Send(refusal.data, refusal.code)
+            return self._take_there(PeerEvent.I_RCV_DWA, PeerEvent.R_RCV_DWA, now)
+        return [Discard(number, Reason.UNSOLICITED_ANSWER)]
 
-    def _refuse(self, header: Header, data: bytes, error: DiameterError) -> Send:
-        """The refusal in the grammar of the command, which the header tells even where it is what was wrong."""
-        if header.command == dictionary.ME_IDENTITY_CHECK.code:
-            refusal = refuse_for(data, self._identity, error)
-            return Send(refusal.data, refusal.code)
-        if header.command == dictionary.CAPABILITIES_EXCHANGE.code:
-            return Send(build_cea_refusal(data, self._identity, self._local, error), error.result_code)
-        return Send(build_refusal(data, self._identity, error), error.result_code)
+    def _receive_cea(self, link: _Link, header: Header | None, data: bytes, now: float) -> list[Action]:
+        """The one message that comes before our connection is open: nothing behind it would be seen before."""
+        reason = self._check_cea(link, header, data)
+        if reason is None:
+            return self._take(PeerEvent.I_RCV_CEA, now, _About(Reason.ELECTION_LOST))
+        return self._take(PeerEvent.I_RCV_NON_CEA, now, _About(reason))
 
-    def _answer_dpr(self, data: bytes, now: float) -> Action:
-        """DPA; then the peer, who receives it, disconnects (RFC 6733 5.4). The grace is for one that does not."""
-        if self._state is PeerState.OPEN:
-            self._begin_closing(PeerEvent.DPR, now + self._timers.dpr_grace, Reason.DPR_GRACE)
-        else:
-            self._move(PeerEvent.DPR)
-        return Send(build_answer(data, self._identity, dictionary.SUCCESS), dictionary.SUCCESS)
+    def _check_cea(self, link: _Link, header: Header | None, cea: bytes) -> Reason | None:
+        """Why a message is not the CEA that was waited for, or None; then what it says is kept."""
+        if header is None or header.is_request or self._own.answered(header) is not dictionary.CAPABILITIES_EXCHANGE:
+            return Reason.NOT_CEA
+        try:
+            code, said = capabilities.read_cea(cea)
+        except DiameterError:
+            return Reason.NOT_CEA
+        if code != dictionary.SUCCESS:
+            return Reason.CEA_REFUSED
+        # Who answers must be whom this node meant to connect to: an address may be another's by now.
+        if said.origin_host.lower() != self.origin_host.lower() or not said.common_application:
+            return Reason.NOT_CEA
+        link.capabilities = said
+        return None
 
-    def _build_request(self, command: CommandDefinition, own: tuple[Avp, ...]) -> tuple[int, bytes]:
-        """A request of our own, with the identifier that its answer will carry."""
-        self._identifier = (self._identifier + 1) & 0xFFFFFFFF
-        header = Header(REQUEST, command.code, command.application, self._identifier, self._identifier)
-        return self._identifier, encode(header, encode_avps(own))
+    def _obey(self, wanted: tuple[WatchdogAction, ...], now: float) -> list[Action]:
+        """What the watchdog wants done with the open connection."""
+        out: list[Action] = []
+        for action in wanted:
+            if action is WatchdogAction.SEND_WATCHDOG:
+                out += self._take(PeerEvent.SEND_MESSAGE, now, _About(data=self._own.dwr()))
+            elif action is WatchdogAction.CLOSE_CONNECTION:
+                about = _About(Reason.WATCHDOG)
+                out += self._take_there(PeerEvent.I_PEER_DISC, PeerEvent.R_PEER_DISC, now, about)
+        return out
 
-    def _begin_closing(self, event: PeerEvent, deadline: float, reason: Reason) -> None:
-        self._move(event)
-        self._watchdog.connection_down()
-        self._deadline = deadline
-        self._deadline_reason = reason
+    # The table.
 
-    def _close(self, event: PeerEvent) -> None:
-        self._move(event)
-        self._watchdog.connection_down()
-        self._deadline = None
+    def _take_there(self, on_i: PeerEvent, on_r: PeerEvent, now: float, about: _About = _NOTHING) -> list[Action]:
+        """An event on the connection that is open or closing."""
+        return self._take(on_i if self._serves_i() else on_r, now, about)
 
-    def _move(self, event: PeerEvent) -> None:
-        self._state = TRANSITIONS[self._state][event]
+    def _take(self, event: PeerEvent, now: float, about: _About = _NOTHING) -> list[Action]:
+        """Executes the row for an event: its actions in their order, then what the next state asks for."""
+        row = TRANSITIONS[self._state, event]
+        before = self._state
+        self._state = row.next_state
+        if row.next_state is not before:
+            self._changes.peers[before.value.lower(), row.next_state.value.lower()] += 1
+            self._set_deadline(before, about, now)
+        out: list[Action] = []
+        for action in row.actions:
+            out += self._do(action, about, now)
+        if row.next_state is PeerState.I_OPEN and before is not PeerState.I_OPEN:
+            assert self._i is not None
+            out += self._open(self._i, b"", now)
+        return out
+
+    def _do(self, action: PeerAction, about: _About, now: float) -> list[Action]:
+        match action:
+            case PeerAction.I_SND_CONN_REQ:
+                assert self.connect is not None
+                tls_name = self.origin_host if self.entry.tls == "required" else None
+                return [Connect(self.origin_host, *self.connect, tls_name)]
+            case PeerAction.R_ACCEPT:
+                assert about.incoming is not None
+                incoming = about.incoming
+                self._r = _Link(incoming.number, incoming.local, incoming, incoming.capabilities)
+            case PeerAction.R_REJECT:
+                assert about.incoming is not None
+                return [self._refuse(about.incoming, _CONNECTED_ALREADY, Reason.DUPLICATE)]
+            case PeerAction.I_SND_CER:
+                assert self._i is not None and self._i.local is not None
+                return [Send(self._i.number, self._own.cer(self._i.local))]
+            case PeerAction.ELECT:
+                return self._elect(now)
+            case PeerAction.R_SND_CEA:
+                return self._send_cea(now)
+            case PeerAction.I_DISC:
+                return self._close_i(about.reason)
+            case PeerAction.R_DISC:
+                return self._close_r(about.reason)
+            case PeerAction.ERROR | PeerAction.CLEANUP:
+                return [*self._close_i(about.reason), *self._close_r(about.reason)]
+            case PeerAction.PROCESS_DWA:
+                # A connection that is closing is not watched any more; its DWA is still the one that was asked for.
+                return self._obey(self._watchdog.dwa_received(now), now)
+            case PeerAction.I_SND_DPR | PeerAction.R_SND_DPR:
+                assert about.cause is not None
+                return self._send(self._own.dpr(about.cause), None)
+            case PeerAction.I_SND_DPA | PeerAction.R_SND_DPA:
+                self._goodbye = True
+                if about.cause is not None:
+                    self._tcs = max(self._tcs, pause_after(about.cause))
+                return self._send(about.data, about.code)
+            case (
+                PeerAction.PROCESS
+                | PeerAction.I_SND_DWA
+                | PeerAction.R_SND_DWA
+                | PeerAction.I_SND_MESSAGE
+                | PeerAction.R_SND_MESSAGE
+            ):
+                return self._send(about.data, about.code)
+            case PeerAction.PROCESS_CER | PeerAction.PROCESS_CEA | PeerAction.PROCESS_DWR:
+                pass  # Done already: whether it is in order decided which event this is.
+        return []
+
+    def _set_deadline(self, before: PeerState, about: _About, now: float) -> None:
+        timers = self._timers
+        match self._state:
+            case PeerState.WAIT_CONN_ACK if before is PeerState.CLOSED:
+                self._deadline = now + timers.connect_timeout
+            case PeerState.WAIT_I_CEA | PeerState.WAIT_RETURNS if before in _CONNECTING:
+                self._deadline = now + timers.cea_timeout
+            case PeerState.R_OPEN | PeerState.I_OPEN:
+                self._deadline = None
+                self._tcs = 1.0
+            case PeerState.CLOSING:
+                self._watchdog.start_over()
+                asked = about.code is None
+                self._deadline = now + (timers.dpa_timeout if asked else timers.dpr_grace)
+                self._closing_reason = Reason.DPA_TIMEOUT if asked else Reason.DPR_GRACE
+            case PeerState.CLOSED:
+                self._watchdog.connection_down(now)
+                if not self.entry.is_name:
+                    # Who comes by this name next need not be the one that went.
+                    self._watchdog.start_over()
+                self._own.forget()
+                self._goodbye = self._securing = False
+                self._deadline = self._next_attempt(now)
+            case _:
+                pass  # An election goes on against the deadline that it began with.
+
+    def _next_attempt(self, now: float) -> float | None:
+        if self.connect is None or self._tcs == NEVER:
+            return None
+        return now + self._tcs * self._timers.tc_with_jitter(self._random())
+
+    def _elect(self, now: float) -> list[Action]:
+        """RFC 6733 5.6.4, held when both connections are there: octets, with letters of either case alike."""
+        ours, theirs = self._identity.origin_host.lower().encode(), self.origin_host.lower().encode()
+        return self._take(PeerEvent.WIN_ELECTION, now, _About(Reason.ELECTION_WON)) if ours > theirs else []
+
+    def _send_cea(self, now: float) -> list[Action]:
+        assert self._r is not None and self._r.incoming is not None
+        incoming = self._r.incoming
+        cea = capabilities.build_cea(incoming.cer, self._identity, incoming.local, secure=incoming.inband_tls)
+        if not incoming.inband_tls:
+            return self._open(self._r, cea, now)
+        self._securing = True
+        self._deadline = now + self._timers.tls_timeout
+        return [Secure(incoming.number, cea)]
+
+    def _open(self, link: _Link, data: bytes, now: float) -> list[Action]:
+        sender = self._sender(link)
+        opened = SendAndOpen(link.number, data, self.origin_host, sender.role, sender.advertised_relay)
+        return [opened, *self._obey(self._watchdog.connection_up(now), now)]
+
+    def _close_i(self, reason: Reason) -> list[Action]:
+        link, self._i = self._i, None
+        return [] if link is None else [Close(link.number, reason)]
+
+    def _close_r(self, reason: Reason) -> list[Action]:
+        link, self._r = self._r, None
+        if link is None:
+            return []
+        if reason is Reason.ELECTION_LOST and link.incoming is not None:
+            return [self._refuse(link.incoming, _ELECTION_LOST, reason)]
+        return [Close(link.number, reason)]
+
+    def _refuse(self, incoming: Incoming, error: DiameterError, reason: Reason) -> SendAndClose:
+        cea = capabilities.build_cea_refusal(incoming.cer, self._identity, incoming.local, error)
+        return SendAndClose(incoming.number, cea, reason, error.result_code)
+
+    def _send(self, data: bytes, code: int | None) -> list[Action]:
+        link = self._serving()
+        return [] if link is None else [Send(link.number, data, code)]
+
+    def _sender(self, link: _Link) -> requests.Sender:
+        said = link.capabilities
+        return requests.Sender(self.origin_host, self.entry.role, said is not None and said.relay)
+
+    def _serves_i(self) -> bool:
+        return self._i is not None and self._r is None
+
+    def _serving(self) -> _Link | None:
+        """The connection that is open or closing: then there is one only."""
+        return (self._i or self._r) if self._state in _CONNECTED else None

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from eir.diameter import dictionary as d
+from eir.diameter.message import Header, encode
 from support import lists
 from support.cli import eir
 from support.diameter import cer
@@ -173,11 +175,16 @@ class TestReload:
             )
             node.put_lists({**lists.FILES, "devices": f"imei,list,reason\n{lists.WHITE},black,lost\n"}, sequence=2)
             node.reload()
-            # The connection that is open goes on, with the new rules and lists; who connects now is asked by the new.
+            # A peer that is none any more is told so; until it has answered it is served, by the new rules and lists.
+            asked = peer.receive()
+            assert asked is not None
+            assert (asked.header.command, asked.values(d.DISCONNECT_CAUSE)) == (282, [2])
             assert peer.check("malformed") == 5422
             assert peer.check(lists.WHITE) == "black"
             assert peer.check(device) == "grey"
             assert node.timer(device) == timer
+            peer.send(encode(Header(0, 282, 0, asked.header.hop_by_hop, asked.header.end_to_end), b""))
+            assert peer.is_closed()
         with node.client() as client:
             assert client.ask(cer(client.host)).code == 3010
         node.peer("new.epc.test").close()

@@ -61,6 +61,7 @@ PURE_MODULES = {
     "dataclasses",
     "enum",
     "hashlib",
+    "heapq",
     "ipaddress",
     "itertools",
     "json",
@@ -108,7 +109,24 @@ def test_the_worldly_modules_are_there() -> None:
     assert {name_of(module) for module in PURE} == {
         *(
             f"eir/diameter/{name}.py"
-            for name in ("answer", "capabilities", "dictionary", "message", "peer", "s13", "watchdog")
+            for name in (
+                "actions",
+                "answer",
+                "capabilities",
+                "deadlines",
+                "dictionary",
+                "message",
+                "own_requests",
+                "peer",
+                "peer_fsm",
+                "peer_policy",
+                "peer_timers",
+                "peer_view",
+                "peers",
+                "requests",
+                "s13",
+                "watchdog",
+            )
         ),
         "eir/audit_chain.py",
         "eir/subscribers/directory.py",
