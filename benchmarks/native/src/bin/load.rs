@@ -126,11 +126,12 @@ fn json(report: &LoadReport) -> String {
     // `{:?}` of a string escapes as JSON does for the plain text that a loss is told in.
     let loss = report.first_loss.as_ref().map_or("null".to_owned(), |why| format!("{why:?}"));
     format!(
-        "{{\"rate\": {:.0}, \"elapsed_s\": {:.3}, \"sent\": {}, \"answered\": {}, \"white\": {}, \"black\": {}, \
+        "{{\"rate\": {:.0}, \"share_answered\": {}, \"elapsed_s\": {:.3}, \"sent\": {}, \"answered\": {}, \"white\": {}, \"black\": {}, \
          \"grey\": {}, \"no_status\": {}, \"errors\": {{{}}}, \"lost\": {}, \"unsent\": {}, \"unmatched\": {}, \
          \"connections_lost\": {}, \"first_loss\": {loss}, \"latency_ns\": {{\"mean\": {:.0}, \"p50\": {}, \
          \"p90\": {}, \"p99\": {}, \"p99.9\": {}, \"max\": {}}}}}",
         report.rate,
+        report.share_answered(),
         report.elapsed.as_secs_f64(),
         report.sent,
         report.answered,

@@ -36,7 +36,7 @@ pub enum TlsVersion {
 }
 
 /// What a [`ClientTls`] is made of.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsFiles {
     /// Who vouches for the node, PEM. Without, whatever certificate the node shows is taken.
     pub ca: Option<PathBuf>,
