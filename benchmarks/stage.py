@@ -49,6 +49,12 @@ listen = ""
 level = "warning"
 """
 
+_NO_MESSAGES = """
+[sms]
+gateway = "off"
+texts = "{directory}/sms/kz.toml"
+"""
+
 
 def native(program: str, *arguments: object, cpu: int | None = None) -> dict[str, Any]:
     """Runs a benchmark program to its end and returns what it printed as JSON."""
@@ -106,7 +112,7 @@ class Stage:
         port = free_port()
         config = home / "eir.toml"
         # Who has no number for its subscribers would only wait for them.
-        text = _CONFIG + ("" if "[sms]" in settings else '[sms]\ngateway = "off"\n')
+        text = _CONFIG + ("" if "[sms]" in settings else _NO_MESSAGES)
         config.write_text(text.format(directory=home, port=port, settings=settings, diameter=diameter))
         return config, port
 
