@@ -47,9 +47,13 @@ fn node(answer: Answerer) -> SocketAddr {
 const CLOSE: &[u8] = b"close";
 
 fn converse(stream: TcpStream, answer: Answerer) {
-    // Without, an answer could wait in this kernel for an acknowledgement, and a reset would discard it.
+    talk(at_once(stream), answer);
+}
+
+/// Without this, an answer could wait in this kernel for an acknowledgement, and a reset would discard it.
+fn at_once(stream: TcpStream) -> TcpStream {
     stream.set_nodelay(true).unwrap();
-    talk(stream, answer);
+    stream
 }
 
 fn talk(mut stream: impl Read + Write, answer: Answerer) {
@@ -476,7 +480,7 @@ fn tls_node(answer: Answerer, mutual: bool) -> SocketAddr {
     thread::spawn(move || {
         for stream in listener.incoming() {
             let session = ServerConnection::new(Arc::clone(&config)).unwrap();
-            thread::spawn(move || talk(StreamOwned::new(session, stream.unwrap()), answer));
+            thread::spawn(move || talk(StreamOwned::new(session, at_once(stream.unwrap())), answer));
         }
     });
     address
