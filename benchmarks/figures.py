@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import timers
+from benchmarks.diameter import diameter
 from benchmarks.figure import Figure
 from benchmarks.messages import messages
 from benchmarks.stage import IN_USE, LISTED, NODE_CPU, TACS, UNLISTED, Stage, ask, native
@@ -102,4 +103,4 @@ def first_attach(stage: Stage) -> Iterator[Figure]:
     yield Figure("first_attach_hold_timeouts", timeouts, "count", ("<=", 0))
 
 
-ALL = (lists, answer, start, tcp, disturbed, first_attach, *timers.main_figures(), messages)
+ALL = (lists, answer, start, tcp, diameter, disturbed, first_attach, *timers.main_figures(), messages)

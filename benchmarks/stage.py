@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.certificates import Certificates
 from benchmarks.wire import first_answer
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +37,7 @@ country = "lab"
 {settings}
 [diameter]
 listen = ["127.0.0.1:{port}"]
+{diameter}
 [journal]
 hold_ms = 1000
 [breaker]
@@ -44,6 +47,12 @@ running = 1000000000
 listen = ""
 [log]
 level = "warning"
+"""
+
+_NO_MESSAGES = """
+[sms]
+gateway = "off"
+texts = "{directory}/sms/kz.toml"
 """
 
 
@@ -81,16 +90,19 @@ class Stage:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        # For as many connections as the machine lets one process have, in all that is started from here.
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.snapshot = directory / "lists.eirs"
         self.sample = directory / "sample"
         self.built = native("lists", self.snapshot, self.sample, LISTED, TACS, 1)
         self.listed = self.sample.read_text().split("\n", 1)[0]
         self.eca_octets = 0
 
-    def configure(self, name: str, settings: str = "") -> tuple[Path, int]:
+    def configure(self, name: str, settings: str = "", diameter: str = "") -> tuple[Path, int]:
         """A fresh node's directory and configuration, with more `settings`; gives its path and the port.
 
-        Settings that come before a section's head belong to `[node]`.
+        Settings that come before a section's head belong to `[node]`, those of `diameter` to `[diameter]`.
         """
         home = self.directory / name
         home.mkdir()
@@ -100,16 +112,16 @@ class Stage:
         port = free_port()
         config = home / "eir.toml"
         # Who has no number for its subscribers would only wait for them.
-        text = _CONFIG + ("" if "[sms]" in settings else '[sms]\ngateway = "off"\n')
-        config.write_text(text.format(directory=home, port=port, settings=settings))
+        text = _CONFIG + ("" if "[sms]" in settings else _NO_MESSAGES)
+        config.write_text(text.format(directory=home, port=port, settings=settings, diameter=diameter))
         return config, port
 
     @contextmanager
     def node(
-        self, name: str, script: str | None = None, settings: str = ""
+        self, name: str, script: str | None = None, settings: str = "", diameter: str = ""
     ) -> Iterator[tuple[subprocess.Popen[str], Path, int]]:
         """A node; `script` is one of the benchmarks' own that runs it. Gives its process, configuration and port."""
-        config, port = self.configure(name, settings)
+        config, port = self.configure(name, settings, diameter)
         program = [str(Path(__file__).parent / script)] if script else [str(PYTHON.parent / "eir"), "serve", "-c"]
         with running([str(PYTHON), *program, str(config)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
@@ -137,21 +149,27 @@ class Stage:
             return (time.perf_counter() - begin) * 1000
 
     @contextmanager
-    def echo(self) -> Iterator[int]:
-        """The bare echo, which answers with as many octets as the node; gives its port."""
+    def echo(self, certificates: Certificates | None = None) -> Iterator[int]:
+        """The bare echo, in clear or over TLS, which answers with as many octets as the node; gives its port."""
         port = free_port()
-        command = [str(RELEASE / "echo"), "--listen", f"127.0.0.1:{port}", "--reply-bytes", str(self.eca_octets)]
-        with running(command, stdout=subprocess.PIPE) as process:
+        command = [RELEASE / "echo", "--listen", f"127.0.0.1:{port}", "--reply-bytes", self.eca_octets]
+        if certificates is not None:
+            command += ["--certificate", certificates.node, "--key", certificates.node_key]
+        with running(list(map(str, command)), stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()
             yield port
 
     def load(self, port: int, *arguments: object) -> dict[str, Any]:
         """Runs the load generator on its processor. Raises RuntimeError where an answer was lost."""
-        report = native("load", "--target", f"127.0.0.1:{port}", "--cpu", LOAD_CPU, *arguments)
+        report = self.try_load(port, *arguments)
         if report["lost"] or report["connections_lost"] or report["errors"]:
             raise RuntimeError(f"not every request was answered: {report}")
         return report
+
+    def try_load(self, port: int, *arguments: object) -> dict[str, Any]:
+        """As `load`, but answers may be missing."""
+        return native("load", "--target", f"127.0.0.1:{port}", "--cpu", LOAD_CPU, *arguments)
 
     def about_listed(self) -> tuple[object, ...]:
         """The load's arguments for devices that the lists know, at random."""

@@ -434,9 +434,20 @@ def run_load(
     busy_poll: bool = False,
     record_answers: bool = False,
     realm: str | None = None,
+    origin_prefix: str | None = None,
+    full: bool = False,
+    tls: bool = False,
+    ca_file: StrPath | None = None,
+    certificate_file: StrPath | None = None,
+    key_file: StrPath | None = None,
+    server_name: str | None = None,
+    tls_version: str | None = None,
 ) -> LoadReport:
     """Asks a node about devices and times the answers: closed loop with `window`, open loop with `rate` (a second).
 
     Devices are 14-digit numbers: a list drawn from at random, or a range (end excluded) drawn from at random or, with
     `walk`, gone through once. `imsis` is (first, count) of test subscribers of MCC 001; without, requests name none.
-    Raises ValueError for a plan that cannot be run and OSError where a connection cannot be opened."""
+    Connections call themselves `<origin_prefix>-0001.<realm>` and so on. With `full`, requests carry everything that an
+    agent and a talkative client add. With `tls` the node's certificate must be valid for `server_name`, by default the
+    address; without a `ca_file` any is taken. Raises ValueError for a plan that cannot be run and OSError where a
+    connection cannot be opened."""

@@ -176,11 +176,21 @@ def load(
     subscribers: Annotated[int, typer.Option(help="Test IMSIs (MCC 001) to name; 0: none.")] = 0,
     seed: Annotated[int, typer.Option(help="Equal seeds ask the same.")] = 1,
     busy_poll: Annotated[bool, typer.Option(help="Spin instead of sleeping: better times, a whole processor.")] = False,
+    full: Annotated[bool, typer.Option(help="Requests with ten optional AVPs, Proxy-Info and Route-Record.")] = False,
+    origin_prefix: Annotated[str, typer.Option(help="Origin-Hosts are PREFIX-0001.REALM and so on.")] = "load",
+    realm: Annotated[str | None, typer.Option(help="Realm of both sides; epc.test and eir.test without.")] = None,
+    tls: Annotated[bool, typer.Option(help="TLS from the first octet.")] = False,
+    ca: Annotated[Path | None, typer.Option(help="Who vouches for the node (PEM); without, anyone may.")] = None,
+    cert: Annotated[Path | None, typer.Option(help="The certificate to be shown to the node (PEM).")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    server_name: Annotated[str | None, typer.Option(help="The name in the node's certificate; else HOST.")] = None,
+    tls_version: Annotated[str | None, typer.Option(help="1.2 or 1.3 alone; both without.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put load on a node and print its rate and answer times.
 
     With --rate, times count from when a request was due, so a node that stalls is charged for all it delayed.
+    With --cert, the certificate must be valid for the Origin-Host: that of the first connection is load-0001.epc.test.
     """
     try:
         host, port = config.parse_endpoint(to)
@@ -205,6 +215,15 @@ def load(
             imsis=(1_010_000_000_000, subscribers) if subscribers else None,
             seed=seed,
             busy_poll=busy_poll,
+            realm=realm,
+            origin_prefix=origin_prefix,
+            full=full,
+            tls=tls,
+            ca_file=ca,
+            certificate_file=cert,
+            key_file=key,
+            server_name=server_name,
+            tls_version=tls_version,
         )
     except (ValueError, OverflowError) as error:
         raise CommandError(str(error)) from error
@@ -222,6 +241,8 @@ def _show_load(report: _core.LoadReport) -> None:
     table = Table(show_header=False)
     table.add_row("answers a second", f"{report['rate']:,.0f}")
     table.add_row("sent, answered, lost", f"{report['sent']:,}  {report['answered']:,}  {report['lost']:,}")
+    if report["unsent"]:
+        table.add_row("due and not sent", f"{report['unsent']:,}")
     table.add_row("white, grey, black", f"{report['white']:,}  {report['grey']:,}  {report['black']:,}")
     if report["errors"]:
         table.add_row("errors", ", ".join(f"{code}: {count:,}" for code, count in report["errors"].items()))

@@ -259,7 +259,7 @@ class TestLoad:
         ran = eir("load", "--to", to, "--window", 4, "--duration", 5, "--range", span, "--walk", "--json")
         report = json.loads(ran.out)
         assert (report["sent"], report["answered"], report["grey"], report["lost"]) == (100, 100, 100, 0)
-        ran = eir("load", "--to", to, "--rate", 100, "--duration", 0.2, "--subscribers", 10)
+        ran = eir("load", "--to", to, "--rate", 100, "--duration", 0.2, "--subscribers", 10, "--full")
         assert ran.code == 0
         assert "answers a second" in ran.out
 
@@ -272,6 +272,11 @@ class TestLoad:
             ["--to", "127.0.0.1:1", "--window", 1, "--range", "1"],
             ["--to", "127.0.0.1:1", "--window", 0],
             ["--to", "127.0.0.1:1", "--window", 1],
+            ["--to", "127.0.0.1:1", "--window", 1, "--ca", "ca.pem"],
+            ["--to", "127.0.0.1:1", "--window", 1, "--tls", "--ca", "none.pem"],
+            ["--to", "127.0.0.1:1", "--window", 1, "--tls", "--cert", "none.pem"],
+            ["--to", "127.0.0.1:1", "--window", 1, "--tls", "--tls-version", "1.1"],
+            ["--to", "127.0.0.1:1", "--window", 1, "--tls", "--server-name", "no name"],
         ],
     )
     def test_what_cannot_be_run(self, arguments: list[object]) -> None:

@@ -4,7 +4,7 @@
 //! the node's own codec, so that a mistake there is not made twice and found by nobody. It never decides what an answer
 //! ought to have been: it counts, times and, on request, records.
 //!
-//! One run: connect and exchange capabilities on every connection, send for the warm-up and the measured time, wait for
+//! One run: connect, over TLS where wanted, and exchange capabilities on every connection, send for the warm-up and the measured time, wait for
 //! what is still out, then disconnect by DPR. Requests of the warm-up are asked and answered like any other but counted
 //! nowhere.
 
@@ -12,9 +12,12 @@ mod answers;
 mod driver;
 mod identities;
 mod messages;
+mod opening;
 mod outstanding;
 mod peer;
 mod report;
+mod tls;
+mod wire;
 
 use std::fmt;
 use std::io;
@@ -24,6 +27,7 @@ use std::time::Duration;
 
 pub use identities::{ImeiSource, ImsiPick, ImsiSource};
 pub use report::{Answer, Latency, LoadReport, Status};
+pub use tls::{ClientTls, TlsFiles, TlsVersion};
 
 /// The most requests that one connection can have outstanding: a slot number is 16 bits of the Hop-by-Hop Identifier.
 pub const MAX_WINDOW: usize = 1 << 16;
@@ -76,12 +80,17 @@ pub struct LoadPlan {
     pub origin_realm: String,
     /// Destination-Realm: the node's.
     pub destination_realm: String,
+    /// TLS from the first octet; without, everything goes in clear.
+    pub tls: Option<ClientTls>,
     /// The devices asked about.
     pub imeis: ImeiSource,
     /// How their IMEIs are written.
     pub imei_digits: ImeiDigits,
     /// The subscribers in them; without, requests carry no User-Name.
     pub imsis: Option<ImsiSource>,
+    /// Requests with everything that an agent and a talkative client add: ten optional AVPs with the subscriber's, a
+    /// Proxy-Info and a Route-Record.
+    pub full: bool,
     /// Seed of every random choice; equal plans ask the same questions in the same order.
     pub seed: u64,
     /// Spin instead of sleeping while nothing is there to be read. Costs a core, and measures the node instead of this
@@ -108,9 +117,11 @@ impl LoadPlan {
             origin_prefix: "load".to_owned(),
             origin_realm: "epc.test".to_owned(),
             destination_realm: "eir.test".to_owned(),
+            tls: None,
             imeis,
             imei_digits: ImeiDigits::Fifteen,
             imsis: None,
+            full: false,
             seed: 1,
             busy_poll: false,
             read_chunk: 16 * 1024,
@@ -153,6 +164,8 @@ impl LoadPlan {
 pub enum LoadError {
     /// The plan cannot be run, and why.
     Plan(&'static str),
+    /// TLS cannot be spoken with these files, and why.
+    Tls(String),
     /// The connection of this Origin-Host could not be opened, or broke during the capability exchange.
     Connect(String, io::Error),
     /// The CEA to this Origin-Host had another Result-Code than 2001, or none.
@@ -167,6 +180,7 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Plan(what) => write!(f, "cannot run this load: {what}"),
+            Self::Tls(what) => write!(f, "cannot run this load: {what}"),
             Self::Connect(host, error) => write!(f, "{host} could not connect: {error}"),
             Self::Refused(host, Some(code)) => write!(f, "{host} was refused: Result-Code {code}"),
             Self::Refused(host, None) => write!(f, "{host} got a CEA without a Result-Code"),
@@ -180,9 +194,32 @@ impl std::error::Error for LoadError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Connect(_, error) | Self::Poll(error) => Some(error),
-            Self::Plan(_) | Self::Refused(..) | Self::Handshake(..) => None,
+            Self::Plan(_) | Self::Tls(_) | Self::Refused(..) | Self::Handshake(..) => None,
         }
     }
+}
+
+/// A run whose connections are open and wait.
+pub struct Connected<'a>(driver::Driver<'a>);
+
+impl Connected<'_> {
+    /// Goes on as [`run`] does.
+    ///
+    /// # Errors
+    /// [`LoadError::Poll`].
+    pub fn run(self, cancel: &AtomicBool) -> Result<LoadReport, LoadError> {
+        self.0.run(cancel)
+    }
+}
+
+/// Opens every connection of the plan and exchanges capabilities on it. Nothing is asked, and nobody's watchdog
+/// answered, until [`Connected::run`] is called.
+///
+/// # Errors
+/// As [`run`]'s.
+pub fn connect(plan: &LoadPlan) -> Result<Connected<'_>, LoadError> {
+    plan.check()?;
+    driver::Driver::connect(plan).map(Connected)
 }
 
 /// Runs the plan in the calling thread until its time is over, its IMEIs are used up, no connection is left or `cancel`
@@ -192,6 +229,5 @@ impl std::error::Error for LoadError {
 /// [`LoadError`] where the plan cannot be run or a connection could not be opened. A connection that is lost later ends
 /// up in [`LoadReport::connections_lost`], with all that was counted and recorded up to then.
 pub fn run(plan: &LoadPlan, cancel: &AtomicBool) -> Result<LoadReport, LoadError> {
-    plan.check()?;
-    driver::Driver::connect(plan)?.run(cancel)
+    connect(plan)?.run(cancel)
 }

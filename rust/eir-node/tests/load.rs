@@ -6,11 +6,22 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
-use std::sync::atomic::AtomicBool;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use eir_node::load::{self, ImeiSource, ImsiPick, ImsiSource, LoadError, LoadMode, LoadPlan, LoadReport, Status};
+use eir_node::load::{
+    self, ClientTls, ImeiSource, ImsiPick, ImsiSource, LoadError, LoadMode, LoadPlan, LoadReport, Status, TlsFiles,
+    TlsVersion,
+};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 const CER: u32 = 257;
 const DWR: u32 = 280;
@@ -35,9 +46,17 @@ fn node(answer: Answerer) -> SocketAddr {
 /// An answer that makes the node close the connection.
 const CLOSE: &[u8] = b"close";
 
-fn converse(mut stream: TcpStream, answer: Answerer) {
-    // Without, an answer could wait in this kernel for an acknowledgement, and a reset would discard it.
+fn converse(stream: TcpStream, answer: Answerer) {
+    talk(at_once(stream), answer);
+}
+
+/// Without this, an answer could wait in this kernel for an acknowledgement, and a reset would discard it.
+fn at_once(stream: TcpStream) -> TcpStream {
     stream.set_nodelay(true).unwrap();
+    stream
+}
+
+fn talk(mut stream: impl Read + Write, answer: Answerer) {
     let mut input = Vec::new();
     let mut chunk = [0; 4096];
     let mut number = 0;
@@ -377,4 +396,177 @@ fn a_capability_exchange_carries_what_the_node_needs() {
         honest(request, number)
     };
     assert_each_imei_once(&run(&plan(node(check), closed(16))));
+}
+
+#[test]
+fn many_connections_open_but_few_at_the_same_time() {
+    static OPEN: AtomicUsize = AtomicUsize::new(0);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut plan = plan(listener.local_addr().unwrap(), closed(1));
+    plan.connections = 200;
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            // Who answers nobody yet sees how many come.
+            OPEN.fetch_add(1, Ordering::SeqCst);
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(300));
+                OPEN.fetch_sub(1, Ordering::SeqCst);
+                converse(stream.unwrap(), honest);
+            });
+        }
+    });
+    let watched = thread::spawn(|| {
+        let begun = Instant::now();
+        let mut most = 0;
+        while begun.elapsed() < Duration::from_millis(900) {
+            most = most.max(OPEN.load(Ordering::SeqCst));
+            thread::sleep(Duration::from_millis(5));
+        }
+        most
+    });
+    assert_each_imei_once(&run(&plan));
+    let most = watched.join().unwrap();
+    assert!((2..=64).contains(&most), "{most}");
+}
+
+#[test]
+fn a_node_that_never_answers_the_first_message_ends_the_run() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut plan = plan(listener.local_addr().unwrap(), closed(1));
+    plan.connections = 3;
+    let outcome = load::run(&plan, &AtomicBool::new(false));
+    assert!(matches!(&outcome, Err(LoadError::Connect(..))), "{outcome:?}");
+}
+
+/// Certificates of a laboratory: a CA, a node `eir.test`, a client `load`, and another CA.
+static LABORATORY: LazyLock<PathBuf> = LazyLock::new(|| {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("load-certificates");
+    std::fs::create_dir_all(&home).unwrap();
+    let openssl = |arguments: &str| {
+        let done = Command::new("openssl").current_dir(&home).args(arguments.split(' ')).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    for authority in ["ca", "other"] {
+        openssl(&format!("req -x509 {key} -keyout {authority}.key -out {authority}.pem -subj /CN={authority} -days 2"));
+    }
+    for (name, subject) in [("eir", "eir.test"), ("load", "load-0001.epc.test")] {
+        openssl(&format!(
+            "req -x509 -CA ca.pem -CAkey ca.key {key} -keyout {name}.key -out {name}.pem -subj /CN={name} -days 2 \
+             -addext subjectAltName=DNS:{subject} -addext basicConstraints=critical,CA:false"
+        ));
+    }
+    home
+});
+
+/// A node as [`node`], behind TLS.
+fn tls_node(answer: Answerer, mutual: bool) -> SocketAddr {
+    let certificate = |name| CertificateDer::from_pem_file(LABORATORY.join(name)).unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let builder = if mutual {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate("ca.pem")).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
+        builder.with_client_cert_verifier(verifier)
+    } else {
+        builder.with_no_client_auth()
+    };
+    let key = PrivateKeyDer::from_pem_file(LABORATORY.join("eir.key")).unwrap();
+    let config = Arc::new(builder.with_single_cert(vec![certificate("eir.pem")], key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+            thread::spawn(move || talk(StreamOwned::new(session, at_once(stream.unwrap())), answer));
+        }
+    });
+    address
+}
+
+fn files() -> TlsFiles {
+    TlsFiles { ca: Some(LABORATORY.join("ca.pem")), server_name: Some("eir.test".to_owned()), ..TlsFiles::default() }
+}
+
+fn with_client_certificate() -> TlsFiles {
+    TlsFiles { certificate: Some(LABORATORY.join("load.pem")), key: Some(LABORATORY.join("load.key")), ..files() }
+}
+
+#[test]
+fn over_tls_every_count_is_the_same() {
+    for version in [None, Some(TlsVersion::V12), Some(TlsVersion::V13)] {
+        for (connections, window) in [(1, 1), (1, 256), (7, 16)] {
+            let mut plan = plan(tls_node(honest, true), closed(window));
+            plan.tls = Some(ClientTls::new(&TlsFiles { version, ..with_client_certificate() }).unwrap());
+            plan.connections = connections;
+            assert_each_imei_once(&run(&plan));
+            plan.read_chunk = 1024;
+            plan.full = true;
+            assert_each_imei_once(&run(&plan));
+        }
+    }
+    let mut plan = plan(tls_node(honest, false), LoadMode::Open { rate: 5000, max_outstanding: 1000 });
+    // Without a CA whatever the node shows is good enough.
+    plan.tls = Some(ClientTls::new(&TlsFiles::default()).unwrap());
+    plan.connections = 3;
+    assert_each_imei_once(&run(&plan));
+}
+
+#[test]
+fn answers_before_a_lost_tls_connection_are_in_the_report() {
+    let mut plan = plan(tls_node(killed, false), closed(16));
+    plan.tls = Some(ClientTls::new(&files()).unwrap());
+    let report = run(&plan);
+    assert_eq!((report.connections_lost, report.answered, report.lost), (1, 500, report.sent - 500));
+}
+
+#[test]
+fn tls_that_fails_ends_the_run_before_it_has_begun() {
+    let failure = |address, files: &TlsFiles| {
+        let mut plan = plan(address, closed(1));
+        plan.tls = Some(ClientTls::new(files).unwrap());
+        match load::run(&plan, &AtomicBool::new(false)) {
+            Err(LoadError::Connect(host, error)) => format!("{host}: {error}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    let another = TlsFiles { ca: Some(LABORATORY.join("other.pem")), ..files() };
+    assert!(failure(tls_node(honest, false), &another).contains("UnknownIssuer"));
+    let misnamed = TlsFiles { server_name: Some("hss.test".to_owned()), ..files() };
+    assert!(failure(tls_node(honest, false), &misnamed).contains("not valid for name"));
+    for version in [TlsVersion::V12, TlsVersion::V13] {
+        let nameless = TlsFiles { version: Some(version), ..files() };
+        let why = failure(tls_node(honest, true), &nameless);
+        assert!(why.starts_with("load-0001.epc.test: TLS: received fatal alert"), "{why}");
+    }
+    let clear: Answerer = |_, _| b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec();
+    assert!(failure(clear_node(clear), &files()).contains("TLS: "));
+}
+
+/// A node that answers whatever comes, as if it were whole.
+fn clear_node(answer: Answerer) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut chunk = [0; 4096];
+            while let Ok(count @ 1..) = stream.read(&mut chunk) {
+                stream.write_all(&answer(&chunk[..count], 0)).unwrap();
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn files_that_cannot_be_used_are_refused() {
+    let refused = |files: &TlsFiles| matches!(ClientTls::new(files), Err(LoadError::Tls(_)));
+    assert!(refused(&TlsFiles { ca: Some(LABORATORY.join("absent.pem")), ..files() }));
+    assert!(refused(&TlsFiles { ca: Some(LABORATORY.join("ca.key")), ..files() }));
+    assert!(refused(&TlsFiles { certificate: Some(LABORATORY.join("load.pem")), ..files() }));
+    assert!(refused(&TlsFiles { key: Some(LABORATORY.join("eir.key")), ..with_client_certificate() }));
+    assert!(refused(&TlsFiles { server_name: Some("no name".to_owned()), ..files() }));
 }

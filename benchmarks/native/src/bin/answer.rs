@@ -4,14 +4,15 @@
 //! `lists` put over TACS TACs, but for a tenth of them, which no list knows and whose timer runs; prints one JSON line
 //! with the percentiles of the time that one answer takes. As in a node, it is noted which devices are in use: in a table
 //! of IN_USE octets (0: switched off) in which nine devices in ten have been seen today, and the others before. Reading the clock costs a good part of an answer's time, so
-//! times are taken over groups of eight answers and divided.
+//! times are taken over groups of eight answers and divided. Every other block of some thousand requests has all that may be in
+//! one (`full`).
 
 use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
 use eir_bench::lists::{Devices, mix};
-use eir_core::diameter::avp;
+use eir_bench::messages::{SUBSCRIBER, Shape, ecr};
 use eir_core::diameter::eca::Answers;
 use eir_core::diameter::s13::{Caller, Door, Outcome};
 use eir_core::grey::{GreyTable, Timer};
@@ -27,7 +28,10 @@ use eir_node::snapshot_file;
 /// Answers timed together.
 const GROUP: usize = 8;
 
-const SUBSCRIBER: &[u8] = b"001010000000001";
+/// Requests of one shape before it is the other's turn.
+const BLOCK: usize = 1000 * GROUP;
+
+const ORIGIN_HOST: &str = "mme-0001.epc.mnc001.mcc001.3gppnetwork.org";
 
 /// A journal that nothing is written to: every device here is known.
 struct NoJournal;
@@ -46,30 +50,42 @@ impl Journal for NoJournal {
     }
 }
 
-fn ecr(imei: Imei, number: u32) -> Vec<u8> {
-    let mut body = Vec::new();
-    avp::write(&mut body, 263, 0, format!("mme-0001.epc.test;1700000000;{number:010};s13").as_bytes());
-    let mut application = Vec::new();
-    avp::write(&mut application, 266, 0, &10_415u32.to_be_bytes());
-    avp::write(&mut application, 258, 0, &16_777_252u32.to_be_bytes());
-    avp::write(&mut body, 260, 0, &application);
-    avp::write(&mut body, 277, 0, &1u32.to_be_bytes());
-    avp::write(&mut body, 264, 0, b"mme-0001.epc.mnc001.mcc001.3gppnetwork.org");
-    avp::write(&mut body, 296, 0, b"epc.mnc001.mcc001.3gppnetwork.org");
-    avp::write(&mut body, 283, 0, b"epc.mnc001.mcc001.3gppnetwork.org");
-    avp::write(&mut body, 1, 0, SUBSCRIBER);
-    let mut terminal = Vec::new();
-    avp::write(&mut terminal, 1402, 10_415, format!("{imei}0").as_bytes());
-    avp::write(&mut terminal, 1403, 10_415, b"01");
-    avp::write(&mut body, 1401, 10_415, &terminal);
-    let length = (20 + body.len()) as u32;
-    let mut message = (1 << 24 | length).to_be_bytes().to_vec();
-    message.extend((0xc0 << 24 | 324u32).to_be_bytes());
-    message.extend(16_777_252u32.to_be_bytes());
-    message.extend(number.to_be_bytes());
-    message.extend(number.to_be_bytes());
-    message.extend(body);
-    message
+/// The requests of one shape, in a few hot buffers as off a socket: what is cold is what the answer looks up.
+struct Asked {
+    requests: [Vec<u8>; GROUP],
+    /// Where the IMEI is in them.
+    digits: usize,
+    times: Vec<f64>,
+}
+
+impl Asked {
+    fn new(shape: Shape, some: Imei) -> Self {
+        let requests: [Vec<u8>; GROUP] = std::array::from_fn(|number| ecr(ORIGIN_HOST, some, number as u32, shape));
+        let digits = requests[0].windows(15).position(|part| part == format!("{some}0").as_bytes()).expect("an IMEI");
+        Self { requests, digits, times: Vec::new() }
+    }
+
+    /// Asks about a group of devices and notes the time.
+    fn ask(&mut self, group: &[Imei], door: &Door<'_, NoJournal>, out: &mut Vec<u8>) {
+        for (request, imei) in self.requests.iter_mut().zip(group) {
+            write!(&mut request[self.digits..], "{imei}").expect("place for an IMEI");
+        }
+        out.clear();
+        let begin = Instant::now();
+        for request in &self.requests {
+            door.handle(&[request.as_slice()], out, |_, outcome, _| {
+                assert!(matches!(outcome, Outcome::Answered(_)), "not answered: {outcome:?}");
+            });
+        }
+        self.times.push(begin.elapsed().as_nanos() as f64 / GROUP as f64);
+        std::hint::black_box(&out);
+    }
+
+    /// The time that so great a share of the answers stays below.
+    fn at(&mut self, share: f64) -> f64 {
+        self.times.sort_by(f64::total_cmp);
+        self.times[((self.times.len() - 1) as f64 * share) as usize]
+    }
 }
 
 fn main() {
@@ -116,33 +132,23 @@ fn main() {
     for (place, imei) in drawn.iter().enumerate() {
         in_use.mark(*imei, Imsi::from_digits(SUBSCRIBER), today - u32::from(place % 10 == 0));
     }
-    // As off a socket, requests lie in a few hot buffers: what is cold is what the answer looks up.
-    let mut requests: [Vec<u8>; GROUP] = std::array::from_fn(|number| ecr(drawn[number], number as u32));
-    let digits = requests[0].windows(15).position(|part| part == format!("{}0", drawn[0]).as_bytes()).expect("an IMEI");
+    let (mut plain, mut full) = (Asked::new(Shape::Plain, drawn[0]), Asked::new(Shape::Full, drawn[0]));
     let mut out = Vec::with_capacity(1 << 16);
-    let mut times = Vec::with_capacity(drawn.len() / GROUP);
-    for group in drawn.chunks_exact(GROUP) {
-        for (request, imei) in requests.iter_mut().zip(group) {
-            write!(&mut request[digits..], "{imei}").expect("place for an IMEI");
-        }
-        out.clear();
-        let begin = Instant::now();
-        for request in &requests {
-            door.handle(&[request.as_slice()], &mut out, |_, outcome, _| {
-                assert!(matches!(outcome, Outcome::Answered(_)), "not answered: {outcome:?}");
-            });
-        }
-        times.push(begin.elapsed().as_nanos() as f64 / GROUP as f64);
-        std::hint::black_box(&out);
+    for pair in drawn.chunks_exact(2 * BLOCK) {
+        let (first, second) = pair.split_at(BLOCK);
+        first.chunks_exact(GROUP).for_each(|group| plain.ask(group, &door, &mut out));
+        second.chunks_exact(GROUP).for_each(|group| full.ask(group, &door, &mut out));
     }
-    times.sort_by(f64::total_cmp);
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
     println!(
-        "{{\"answer_ns_p50\": {:.1}, \"answer_ns_p99\": {:.1}, \"answers\": {}, \"request_octets\": {}, \"in_use\": {}}}",
-        at(0.5),
-        at(0.99),
-        times.len() * GROUP,
-        requests[0].len(),
+        "{{\"answer_ns_p50\": {:.1}, \"answer_ns_p99\": {:.1}, \"full_ns_p50\": {:.1}, \"full_ns_p99\": {:.1}, \
+         \"answers\": {}, \"request_octets\": {}, \"full_octets\": {}, \"in_use\": {}}}",
+        plain.at(0.5),
+        plain.at(0.99),
+        full.at(0.5),
+        full.at(0.99),
+        plain.times.len() * GROUP,
+        plain.requests[0].len(),
+        full.requests[0].len(),
         in_use.len()
     );
 }

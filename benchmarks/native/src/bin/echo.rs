@@ -3,14 +3,24 @@
 //! One task a connection, one read, an answer to each whole message in it, one write; the answer is the begin of the
 //! request with the R bit cleared and the length set. What the node is slower than this, it spends on its own work.
 //!
-//! `echo --listen 127.0.0.1:3868 [--reply-bytes 200] [--read-bytes 16384] [--workers 1] [--cpu N]`
+//! With `--certificate` and `--key` (PEM) the same goes through TLS, by rustls: what comes of one read is opened, answered
+//! and sealed as a whole. The client is not asked for a certificate.
+//!
+//! `echo --listen 127.0.0.1:3868 [--reply-bytes 200] [--read-bytes 16384] [--workers 1] [--cpu N]
+//! [--certificate FILE --key FILE]`
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use eir_bench::arguments::Arguments;
 use eir_bench::processor;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -26,12 +36,16 @@ const CAPABILITIES_EXCHANGE: [u8; 3] = [0, 1, 1];
 /// Result-Code 2001.
 const SUCCESS: [u8; 12] = [0, 0, 1, 12, 0x40, 0, 0, 12, 0, 0, 7, 0xD1];
 
-#[derive(Clone, Copy)]
+/// More than one TLS record with its header has.
+const MAX_RECORD: usize = 20 * 1024;
+
+#[derive(Clone)]
 struct Options {
     listen: SocketAddr,
     reply_bytes: usize,
     read_bytes: usize,
     workers: usize,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 fn main() -> ExitCode {
@@ -51,6 +65,11 @@ fn options() -> Result<Options, String> {
         reply_bytes: given.get("reply-bytes")?.unwrap_or(REPLY_BYTES).next_multiple_of(4).clamp(HEADER, MAX_MESSAGE),
         read_bytes: given.get("read-bytes")?.unwrap_or(READ_BYTES).max(1024),
         workers: given.get("workers")?.unwrap_or(1).max(1),
+        tls: match (given.get("certificate")?, given.get("key")?) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some(tls(certificate, key)?),
+            _ => return Err("--certificate and --key come together".to_owned()),
+        },
     };
     if let Some(processor) = given.get("cpu")? {
         processor::pin(processor).map_err(|error| format!("--cpu {processor}: {error}"))?;
@@ -66,8 +85,13 @@ fn serve(options: Options) -> io::Result<()> {
         println!("listening on {}", listener.local_addr()?);
         loop {
             let (stream, peer) = listener.accept().await?;
+            let options = options.clone();
             tokio::spawn(async move {
-                if let Err(error) = echo(stream, options).await {
+                let echoed = match options.tls.clone() {
+                    None => echo(stream, &options).await,
+                    Some(config) => echo_tls(stream, &options, config).await,
+                };
+                if let Err(error) = echoed {
                     eprintln!("echo: {peer}: {error}");
                 }
             });
@@ -75,7 +99,7 @@ fn serve(options: Options) -> io::Result<()> {
     })
 }
 
-async fn echo(mut stream: TcpStream, options: Options) -> io::Result<()> {
+async fn echo(mut stream: TcpStream, options: &Options) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut input = vec![0; options.read_bytes + MAX_MESSAGE];
     let mut held = 0;
@@ -93,6 +117,67 @@ async fn echo(mut stream: TcpStream, options: Options) -> io::Result<()> {
         stream.write_all(&output).await?;
         output.clear();
     }
+}
+
+async fn echo_tls(mut stream: TcpStream, options: &Options, config: Arc<ServerConfig>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut session = ServerConnection::new(config).map_err(io::Error::other)?;
+    let mut sealed = vec![0; options.read_bytes];
+    let mut input = vec![0; options.read_bytes + MAX_MESSAGE + MAX_RECORD];
+    let mut held = 0;
+    let (mut output, mut sealed_output) = (Vec::new(), Vec::new());
+    loop {
+        let count = stream.read(&mut sealed).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        let end = held
+            + open(&mut session, sealed.get(..count).unwrap_or_default(), input.get_mut(held..).unwrap_or_default())?;
+        let answered = answer(input.get(..end).unwrap_or_default(), options.reply_bytes, &mut output)?;
+        input.copy_within(answered..end, 0);
+        held = end - answered;
+        seal(&mut session, &output, &mut sealed_output)?;
+        stream.write_all(&sealed_output).await?;
+        output.clear();
+        sealed_output.clear();
+    }
+}
+
+/// Opens what was read; returns how many octets of `plain` it came to.
+fn open(session: &mut ServerConnection, mut sealed: &[u8], plain: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while !sealed.is_empty() && session.read_tls(&mut sealed)? > 0 {
+        let state = session.process_new_packets().map_err(io::Error::other)?;
+        if state.plaintext_bytes_to_read() > 0 {
+            count += session.reader().read(plain.get_mut(count..).unwrap_or_default())?;
+        }
+    }
+    Ok(count)
+}
+
+/// Appends all of `plain`, sealed, behind what the handshake has to say.
+fn seal(session: &mut ServerConnection, mut plain: &[u8], sealed: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        while session.wants_write() {
+            session.write_tls(sealed)?;
+        }
+        if plain.is_empty() {
+            return Ok(());
+        }
+        let count = session.writer().write(plain)?;
+        plain = plain.get(count..).unwrap_or_default();
+    }
+}
+
+fn tls(certificate: PathBuf, key: PathBuf) -> Result<Arc<ServerConfig>, String> {
+    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = chain.map_err(|error| format!("--certificate: {error}"))?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| format!("--key: {error}"))?;
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = builder
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
+    config.map(Arc::new).map_err(|error| error.to_string())
 }
 
 /// Appends an answer to each whole message in `input`, and returns where the first that is not whole begins.

@@ -2,7 +2,10 @@
 //!
 //! `load --target 127.0.0.1:3868 [--connections 1] [--window 256 | --rate R [--max-outstanding 65536]] [--seconds 10]
 //! [--warm-up 1] [--first-imei N] [--imeis 1000000] [--walk] [--imei-file FILE] [--imsis 1000000] [--imei-digits 15] [--busy-poll]
-//! [--read-chunk 16384] [--seed 1] [--cpu N]`
+//! [--read-chunk 16384] [--seed 1] [--cpu N] [--full] [--origin-prefix load] [--announce]
+//! [--tls 1.2|1.3 [--ca FILE] [--certificate FILE --key FILE] [--server-name NAME]]`
+//!
+//! With `--announce` it prints `open` as soon as all connections are, on a line of its own before the report.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -11,7 +14,9 @@ use std::time::Duration;
 
 use eir_bench::arguments::Arguments;
 use eir_bench::processor;
-use eir_node::load::{self, ImeiDigits, ImeiSource, ImsiPick, ImsiSource, LoadMode, LoadPlan, LoadReport};
+use eir_node::load::{
+    self, ClientTls, ImeiDigits, ImeiSource, ImsiPick, ImsiSource, LoadMode, LoadPlan, LoadReport, TlsFiles, TlsVersion,
+};
 
 /// Reporting Body Identifier 00, of test devices (GSMA TS.06), so that no real device is asked about by accident.
 const FIRST_IMEI: u64 = 100_000_000_000;
@@ -19,8 +24,7 @@ const FIRST_IMEI: u64 = 100_000_000_000;
 const FIRST_IMSI: u64 = 1_010_000_000_000;
 
 fn main() -> ExitCode {
-    let report = plan().and_then(|plan| load::run(&plan, &AtomicBool::new(false)).map_err(|error| error.to_string()));
-    match report {
+    match plan().and_then(|(plan, announce)| run(&plan, announce)) {
         Ok(report) => {
             println!("{}", json(&report));
             ExitCode::SUCCESS
@@ -32,7 +36,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn plan() -> Result<LoadPlan, String> {
+fn run(plan: &LoadPlan, announce: bool) -> Result<LoadReport, String> {
+    let connected = load::connect(plan).map_err(|error| error.to_string())?;
+    if announce {
+        println!("open");
+    }
+    connected.run(&AtomicBool::new(false)).map_err(|error| error.to_string())
+}
+
+/// The plan, and whether it is to be told when all connections are open.
+fn plan() -> Result<(LoadPlan, bool), String> {
     let mut given = Arguments::of_process()?;
     let mode = match (given.get("rate")?, given.get("window")?) {
         (Some(rate), None) => {
@@ -68,11 +81,32 @@ fn plan() -> Result<LoadPlan, String> {
     plan.busy_poll = given.switch("busy-poll")?;
     plan.read_chunk = given.get("read-chunk")?.unwrap_or(plan.read_chunk);
     plan.seed = given.get("seed")?.unwrap_or(plan.seed);
+    plan.full = given.switch("full")?;
+    plan.origin_prefix = given.get("origin-prefix")?.unwrap_or(plan.origin_prefix);
+    plan.tls = tls(&mut given)?;
+    let announce = given.switch("announce")?;
     if let Some(processor) = given.get("cpu")? {
         processor::pin(processor).map_err(|error| format!("--cpu {processor}: {error}"))?;
     }
     given.finish()?;
-    Ok(plan)
+    Ok((plan, announce))
+}
+
+fn tls(given: &mut Arguments) -> Result<Option<ClientTls>, String> {
+    let version = match given.get::<String>("tls")?.as_deref() {
+        None => return Ok(None),
+        Some("1.2") => TlsVersion::V12,
+        Some("1.3") => TlsVersion::V13,
+        Some(_) => return Err("--tls is 1.2 or 1.3".to_owned()),
+    };
+    let files = TlsFiles {
+        ca: given.get("ca")?,
+        certificate: given.get("certificate")?,
+        key: given.get("key")?,
+        server_name: given.get("server-name")?,
+        version: Some(version),
+    };
+    ClientTls::new(&files).map(Some).map_err(|error| error.to_string())
 }
 
 /// One IMEI of 14 digits a line.
@@ -92,11 +126,12 @@ fn json(report: &LoadReport) -> String {
     // `{:?}` of a string escapes as JSON does for the plain text that a loss is told in.
     let loss = report.first_loss.as_ref().map_or("null".to_owned(), |why| format!("{why:?}"));
     format!(
-        "{{\"rate\": {:.0}, \"elapsed_s\": {:.3}, \"sent\": {}, \"answered\": {}, \"white\": {}, \"black\": {}, \
+        "{{\"rate\": {:.0}, \"share_answered\": {}, \"elapsed_s\": {:.3}, \"sent\": {}, \"answered\": {}, \"white\": {}, \"black\": {}, \
          \"grey\": {}, \"no_status\": {}, \"errors\": {{{}}}, \"lost\": {}, \"unsent\": {}, \"unmatched\": {}, \
          \"connections_lost\": {}, \"first_loss\": {loss}, \"latency_ns\": {{\"mean\": {:.0}, \"p50\": {}, \
          \"p90\": {}, \"p99\": {}, \"p99.9\": {}, \"max\": {}}}}}",
         report.rate,
+        report.share_answered(),
         report.elapsed.as_secs_f64(),
         report.sent,
         report.answered,

@@ -3,6 +3,7 @@
 //! Called once by [`super::run`]. Owns the event queue and the connections, in one thread. It never looks into a message;
 //! that is `peer`'s.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,11 +11,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Events, Interest, Poll, Token};
 
-use super::answers::MAX_MESSAGE;
 use super::identities::Identities;
 use super::messages::Origin;
+use super::opening::Opening;
 use super::peer::{Asked, Peer, Progress, Run};
 use super::report::{LoadReport, Tally};
+use super::wire::Buffers;
 use super::{LoadError, LoadMode, LoadPlan};
 
 /// Longest sleep before `cancel` and the end of the run are looked at again.
@@ -26,6 +28,8 @@ const SPIN: Duration = Duration::from_micros(100);
 const BURST: usize = 1024;
 /// How long after the end what was due before it may still be sent, in nanoseconds.
 const CATCH_UP: u64 = 100_000_000;
+/// Connections that are being opened at the same time.
+const OPENING: usize = 64;
 /// Longest wait for the DPAs at the end.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -38,19 +42,9 @@ pub(super) struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    /// Opens every connection of the plan, one after the other.
+    /// Opens every connection of the plan, some of them at the same time.
     pub(super) fn connect(plan: &'a LoadPlan) -> Result<Self, LoadError> {
-        let poll = Poll::new().map_err(LoadError::Poll)?;
         let second = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as u32;
-        let mut peers = Vec::with_capacity(plan.connections);
-        for index in 0..plan.connections {
-            let host = format!("{}-{:04}.{}", plan.origin_prefix, index + 1, plan.origin_realm);
-            let mut peer = Peer::connect(plan, Origin { host, realm: plan.origin_realm.clone(), state: second })?;
-            // Writable once and for all: its edge comes only after a write that the socket did not take.
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            poll.registry().register(&mut peer.stream, Token(index), interest).map_err(LoadError::Poll)?;
-            peers.push(Some(peer));
-        }
         let run = Run {
             started: Instant::now(),
             identities: Identities::new(plan.imeis.clone(), plan.imsis, plan.seed),
@@ -62,17 +56,40 @@ impl<'a> Driver<'a> {
             exhausted: false,
         };
         let peers = Peers {
-            open: peers.len(),
-            peers,
+            peers: Vec::with_capacity(plan.connections),
+            opening: BTreeMap::new(),
+            open: 0,
             run,
-            scratch: vec![0; plan.read_chunk + MAX_MESSAGE],
+            buffers: Buffers::new(plan),
             unread: Vec::new(),
             served: Vec::new(),
             next: 0,
             touched: Vec::new(),
             leaving: false,
         };
-        Ok(Self { plan, poll, events: Events::with_capacity(1024), peers })
+        let poll = Poll::new().map_err(LoadError::Poll)?;
+        let mut driver = Self { plan, poll, events: Events::with_capacity(1024), peers };
+        while driver.peers.peers.len() < plan.connections || !driver.peers.opening.is_empty() {
+            while driver.peers.peers.len() < plan.connections && driver.peers.opening.len() < OPENING {
+                let host = format!("{}-{:04}.{}", plan.origin_prefix, driver.peers.peers.len() + 1, plan.origin_realm);
+                driver.start(Origin { host, realm: plan.origin_realm.clone(), state: second })?;
+            }
+            driver.turn(LONGEST_SLEEP)?;
+            driver.peers.check_deadlines()?;
+        }
+        Ok(driver)
+    }
+
+    /// Begins to open the next connection.
+    fn start(&mut self, origin: Origin) -> Result<(), LoadError> {
+        let mut opening = Opening::start(self.plan, origin)?;
+        let index = self.peers.peers.len();
+        // Writable once and for all: its edge comes only after a write that the socket did not take.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut opening.wire.stream, Token(index), interest).map_err(LoadError::Poll)?;
+        self.peers.opening.insert(index, opening);
+        self.peers.peers.push(None);
+        Ok(())
     }
 
     /// Sends for the plan's time, waits for what is out, disconnects.
@@ -149,6 +166,10 @@ impl<'a> Driver<'a> {
         }
         for event in &self.events {
             let Token(index) = event.token();
+            if self.peers.opening.contains_key(&index) {
+                self.peers.go_on(index, self.plan)?;
+                continue;
+            }
             if event.is_writable() {
                 self.peers.flush(index);
             }
@@ -177,9 +198,11 @@ impl<'a> Driver<'a> {
 struct Peers {
     /// A connection that is over is dropped; its index stays, as its token.
     peers: Vec<Option<Peer>>,
+    /// Connections that are not open yet, by their index.
+    opening: BTreeMap<usize, Opening>,
     open: usize,
     run: Run,
-    scratch: Vec<u8>,
+    buffers: Buffers,
     /// Connections with something to be read: by an event, or left over from their last turn, of which no event tells.
     unread: Vec<usize>,
     /// The `unread` of the turn before, kept for its memory.
@@ -207,6 +230,30 @@ impl Peers {
         }
     }
 
+    /// Goes on opening a connection, and takes it over once it is open.
+    fn go_on(&mut self, index: usize, plan: &LoadPlan) -> Result<(), LoadError> {
+        let Some(opening) = self.opening.get_mut(&index) else {
+            return Ok(());
+        };
+        if !opening.go_on(&mut self.buffers)? {
+            return Ok(());
+        }
+        if let (Some(opening), Some(place)) = (self.opening.remove(&index), self.peers.get_mut(index)) {
+            *place = Some(opening.into_peer(plan));
+            self.open += 1;
+            // There may be more behind the CEA, of which no event will tell.
+            self.readable(index, false);
+        }
+        Ok(())
+    }
+
+    /// Fails where a connection takes too long to open.
+    fn check_deadlines(&self) -> Result<(), LoadError> {
+        let now = Instant::now();
+        let late = self.opening.values().find(|opening| opening.deadline < now);
+        late.map_or(Ok(()), |opening| Err(opening.too_late()))
+    }
+
     /// Notes that a connection has something to be read, or its end.
     fn readable(&mut self, index: usize, ended: bool) {
         let Some(Some(peer)) = self.peers.get_mut(index) else {
@@ -232,7 +279,7 @@ impl Peers {
         let Some(place) = self.peers.get_mut(index) else {
             return;
         };
-        match place.as_mut().map(|peer| peer.receive(&mut self.run, &mut self.scratch)) {
+        match place.as_mut().map(|peer| peer.receive(&mut self.run, &mut self.buffers)) {
             None | Some(Ok(Progress::Drained)) => {}
             Some(Ok(Progress::More)) => self.readable(index, false),
             Some(Err(gone)) => {

@@ -6,9 +6,9 @@
 
 use std::net::IpAddr;
 
-use super::ImeiDigits;
 use super::answers::{HEADER, Message};
 use super::identities::Identity;
+use super::{ImeiDigits, LoadPlan};
 
 /// Capabilities-Exchange.
 pub(super) const CAPABILITIES_EXCHANGE: u32 = 257;
@@ -50,6 +50,29 @@ const ORIGIN_REALM: u32 = 296;
 const TERMINAL_INFORMATION: u32 = 1401;
 const IMEI: u32 = 1402;
 const SOFTWARE_VERSION: u32 = 1403;
+const PROXY_STATE: u32 = 33;
+const PROXY_HOST: u32 = 280;
+const ROUTE_RECORD: u32 = 282;
+const PROXY_INFO: u32 = 284;
+const DESTINATION_HOST: u32 = 293;
+const DRMP: u32 = 301;
+const OC_SUPPORTED_FEATURES: u32 = 621;
+const OC_FEATURE_VECTOR: u32 = 622;
+const SUPPORTED_FEATURES: u32 = 628;
+const FEATURE_LIST_ID: u32 = 629;
+const FEATURE_LIST: u32 = 630;
+const SOURCE_ID: u32 = 649;
+const LOAD: u32 = 650;
+const LOAD_TYPE: u32 = 651;
+const LOAD_VALUE: u32 = 652;
+const MSISDN: u32 = 701;
+/// A code of 3GPP's that no specification uses.
+const OF_NO_STANDARD: u32 = 65_000;
+
+/// PRIORITY_10, which is that of a request that says nothing (RFC 7944 clause 9.1).
+const ORDINARY: u32 = 10;
+/// +999 123456789 in TBCD (3GPP TS 29.329 clause 6.3.2): 999 is nobody's country code.
+const TEST_MSISDN: [u8; 6] = [0x99, 0x19, 0x32, 0x54, 0x76, 0x98];
 
 /// NO_STATE_MAINTAINED.
 const NO_STATE: u32 = 1;
@@ -120,23 +143,32 @@ pub(super) struct EcrTemplate {
 }
 
 impl EcrTemplate {
-    pub(super) fn new(origin: &Origin, destination_realm: &str, with_imsi: bool, imei_digits: ImeiDigits) -> Self {
+    pub(super) fn new(origin: &Origin, plan: &LoadPlan) -> Self {
         let mut ecr = Builder::new(REQUEST_PROXIABLE, ME_IDENTITY_CHECK, S13, 0, 0);
         // RFC 6733 clause 8.8: <DiameterIdentity>;<high 32 bits>;<low 32 bits>, of which the low ones change.
         let session = format!("{};{};", origin.host, origin.state);
         let serial_at = ecr.avp(SESSION_ID, MANDATORY, format!("{session}0000000000").as_bytes()) + session.len();
+        if plan.full {
+            ecr.avp(DRMP, 0, &ORDINARY.to_be_bytes());
+        }
         ecr.s13();
         ecr.number(AUTH_SESSION_STATE, NO_STATE);
         origin.write(&mut ecr);
-        ecr.avp(DESTINATION_REALM, MANDATORY, destination_realm.as_bytes());
-        let imsi_at = with_imsi.then(|| ecr.avp(USER_NAME, MANDATORY, &[b'0'; 15]));
+        if plan.full {
+            ecr.avp(DESTINATION_HOST, MANDATORY, format!("eir.{}", plan.destination_realm).as_bytes());
+        }
+        ecr.avp(DESTINATION_REALM, MANDATORY, plan.destination_realm.as_bytes());
+        let imsi_at = plan.imsis.is_some().then(|| ecr.avp(USER_NAME, MANDATORY, &[b'0'; 15]));
         let terminal = ecr.open_group(TERMINAL_INFORMATION, MANDATORY | VENDOR);
-        let imei_at = match imei_digits {
+        let imei_at = match plan.imei_digits {
             ImeiDigits::Fourteen => ecr.avp(IMEI, MANDATORY | VENDOR, &[b'0'; 14]),
             ImeiDigits::Fifteen => ecr.avp(IMEI, MANDATORY | VENDOR, &[b'0'; 15]),
         };
         ecr.avp(SOFTWARE_VERSION, MANDATORY | VENDOR, b"01");
         ecr.close_group(terminal);
+        if plan.full {
+            ecr.more(origin);
+        }
         Self { bytes: ecr.finish(), serial_at, imsi_at, imei_at }
     }
 
@@ -225,6 +257,30 @@ impl Builder {
         self.close_group(group);
     }
 
+    /// What clients add to an ECR without its being asked for, and what agents do.
+    fn more(&mut self, origin: &Origin) {
+        self.avp(MSISDN, MANDATORY | VENDOR, &TEST_MSISDN);
+        let overload = self.open_group(OC_SUPPORTED_FEATURES, 0);
+        self.avp(OC_FEATURE_VECTOR, 0, &1u64.to_be_bytes());
+        self.close_group(overload);
+        let features = self.open_group(SUPPORTED_FEATURES, VENDOR);
+        self.number(VENDOR_ID, VENDOR_3GPP);
+        self.avp(FEATURE_LIST_ID, VENDOR, &1u32.to_be_bytes());
+        self.avp(FEATURE_LIST, VENDOR, &1u32.to_be_bytes());
+        self.close_group(features);
+        let load = self.open_group(LOAD, 0);
+        self.avp(LOAD_TYPE, 0, &1u32.to_be_bytes());
+        self.avp(LOAD_VALUE, 0, &32_768u64.to_be_bytes());
+        self.avp(SOURCE_ID, 0, origin.host.as_bytes());
+        self.close_group(load);
+        self.avp(OF_NO_STANDARD, VENDOR, b"vendor's own");
+        let proxy = self.open_group(PROXY_INFO, MANDATORY);
+        self.avp(PROXY_HOST, MANDATORY, format!("dra.{}", origin.realm).as_bytes());
+        self.avp(PROXY_STATE, MANDATORY, b"0123456789abcdef");
+        self.close_group(proxy);
+        self.avp(ROUTE_RECORD, MANDATORY, origin.host.as_bytes());
+    }
+
     /// Begins a grouped AVP; what is appended until [`Builder::close_group`] is inside it.
     fn open_group(&mut self, code: u32, flags: u8) -> usize {
         let start = self.0.len();
@@ -259,11 +315,25 @@ pub(super) fn from_hex(text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::super::answers::next_message;
+    use super::super::{ImeiSource, ImsiPick, ImsiSource, LoadMode};
     use super::*;
+    use eir_core::diameter::avp::Avps;
+    use eir_core::diameter::ecr::{Ecr, ProxyInfos};
 
     fn origin() -> Origin {
         Origin { host: "l-0001.test".to_owned(), realm: "test".to_owned(), state: 1_700_000_000 }
     }
+
+    fn plan(imsis: Option<ImsiSource>, imei_digits: ImeiDigits, destination_realm: &str) -> LoadPlan {
+        let mode = LoadMode::Closed { window: 1 };
+        let mut plan = LoadPlan::new(([127, 0, 0, 1], 3868).into(), mode, ImeiSource::Walk(0..1));
+        (plan.imsis, plan.imei_digits) = (imsis, imei_digits);
+        plan.destination_realm = destination_realm.to_owned();
+        plan
+    }
+
+    const SOME_IMSI: Option<ImsiSource> =
+        Some(ImsiSource { base: 1_010_000_000_000, count: 1, pick: ImsiPick::PerDevice });
 
     /// Written by hand after RFC 6733 clause 5.3.1: Origin-Host, Origin-Realm, Host-IP-Address 127.0.0.1, Vendor-Id 0,
     /// Product-Name "eir load" (no M), Origin-State-Id, Supported-Vendor-Id 10415, S13 in the VSAI.
@@ -295,7 +365,7 @@ mod tests {
     /// {IMEI 352099001761480, Software-Version 01}.
     #[test]
     fn an_ecr_carries_the_identity_in_its_template() {
-        let template = EcrTemplate::new(&origin(), "eir", true, ImeiDigits::Fifteen);
+        let template = EcrTemplate::new(&origin(), &plan(SOME_IMSI, ImeiDigits::Fifteen, "eir"));
         let mut out = b"before".to_vec();
         template.append(&mut out, 0x0003_0001, 42, Identity { imei: 35_209_900_176_148, imsi: 1_010_123_456_789 });
         let expected = from_hex(
@@ -313,7 +383,7 @@ mod tests {
 
     #[test]
     fn an_imei_of_14_digits_and_no_imsi() {
-        let template = EcrTemplate::new(&origin(), "eir", false, ImeiDigits::Fourteen);
+        let template = EcrTemplate::new(&origin(), &plan(None, ImeiDigits::Fourteen, "eir"));
         let mut out = Vec::new();
         template.append(&mut out, 0, 0, Identity { imei: 1, imsi: 0 });
         let tail = from_hex(
@@ -322,6 +392,22 @@ mod tests {
         );
         assert!(out.ends_with(&tail));
         assert_eq!(out.len(), 232 - 24);
+    }
+
+    #[test]
+    fn a_full_ecr_has_ten_optional_avps_and_what_agents_add() {
+        let mut plan = plan(SOME_IMSI, ImeiDigits::Fifteen, "eir");
+        plan.full = true;
+        let mut out = Vec::new();
+        let identity = Identity { imei: 35_209_900_176_148, imsi: 1_010_123_456_789 };
+        EcrTemplate::new(&origin(), &plan).append(&mut out, 1, 1, identity);
+        let codes: Vec<u32> = Avps::new(&out[HEADER..]).map(|avp| avp.unwrap().code).collect();
+        let expected = [263, 301, 260, 277, 264, 296, 293, 283, 1, 1401, 701, 621, 628, 650, 65_000, 284, 282];
+        assert_eq!(codes, expected);
+        // Mandatory are six of them, Terminal-Information with a Software-Version inside it, which is the tenth.
+        let ecr = Ecr::read(&out).unwrap();
+        assert_eq!(ecr.imei.unwrap().unwrap().number(), identity.imei);
+        assert!(ecr.imsi.is_some() && ecr.msisdn.is_some() && ecr.proxy_infos != ProxyInfos::None);
     }
 
     #[test]

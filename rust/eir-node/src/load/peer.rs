@@ -1,32 +1,28 @@
-//! One connection of the load generator: its socket, its backlog, its outstanding requests.
+//! One open connection of the load generator: its backlog, its outstanding requests.
 //!
-//! RFC 6733 clauses 5.3 to 5.5 from the side that connects. Called by `driver` when the socket is ready or a request is
+//! RFC 6733 clauses 5.4 and 5.5 from the side that connects. Called by `driver` when the socket is ready or a request is
 //! due. One read is answered as a whole: all messages in it are taken, all that follows from them goes out in one write,
 //! and the clock is read once. Whatever the node sends, the worst outcome is [`Gone`].
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::TcpStream as BlockingStream;
-use std::time::{Duration, Instant};
+use std::io;
+use std::time::Instant;
 
-use mio::net::TcpStream;
-
-use super::answers::{MAX_MESSAGE, Message, Unframeable, next_message, verdict};
+use super::LoadPlan;
+use super::answers::{Message, Unframeable, next_message, verdict};
 use super::identities::Identities;
-use super::messages::{
-    CAPABILITIES_EXCHANGE, DEVICE_WATCHDOG, DISCONNECT_PEER, EcrTemplate, ME_IDENTITY_CHECK, Origin, SUCCESS,
-};
+use super::messages::{DEVICE_WATCHDOG, DISCONNECT_PEER, EcrTemplate, ME_IDENTITY_CHECK, Origin};
 use super::outstanding::{Outstanding, Request};
 use super::report::Tally;
-use super::{LoadError, LoadPlan};
+use super::wire::{Buffers, Wire};
 
-/// Longest time for a connection to be open and its CEA to be there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Reads before other connections have their turn.
 const READS_PER_TURN: usize = 16;
 /// Answers to the node's own requests that may wait for it to read, in octets.
 const MAX_OWN_BACKLOG: usize = 1 << 20;
-/// Identifier of a CER and a DPR, of which there is never more than one.
+/// What TLS adds to a request that is sealed alone, and more.
+const SEAL: usize = 64;
+/// Identifier of the only DPR.
 const ONLY_ONE: u32 = 1;
 
 /// What the connections of a run share.
@@ -61,6 +57,8 @@ pub(super) enum Gone {
     Unframeable,
     /// The node sends requests and reads no answers.
     NotReading,
+    /// TLS failed, or one side did not trust the other.
+    Tls(rustls::Error),
     /// The socket failed.
     Io(io::Error),
 }
@@ -72,6 +70,7 @@ impl fmt::Display for Gone {
             Self::Closed => f.write_str("the node closed the connection"),
             Self::Unframeable => f.write_str("the node sent what is no Diameter message"),
             Self::NotReading => f.write_str("the node sends requests and reads no answers"),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Io(error) => error.fmt(f),
         }
     }
@@ -111,16 +110,15 @@ pub(super) enum Progress {
 
 /// An open connection, after its capability exchange.
 pub(super) struct Peer {
-    /// Registered by `driver`.
-    pub stream: TcpStream,
     /// `driver` has noted that there is something to be read.
     pub unread: bool,
     /// The node has closed its side: what is there is all there is, and then the end.
     pub ended: bool,
+    wire: Wire,
     origin: Origin,
     template: EcrTemplate,
     outstanding: Outstanding,
-    /// What the socket has not taken yet.
+    /// What the socket has not taken yet, before it is sealed where it is.
     backlog: Vec<u8>,
     /// The begin of a message whose rest has not come.
     partial: Vec<u8>,
@@ -129,22 +127,19 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Connects and exchanges capabilities, waiting for both.
-    pub(super) fn connect(plan: &LoadPlan, origin: Origin) -> Result<Self, LoadError> {
-        let (stream, partial) = open(plan, &origin)?;
-        let template = EcrTemplate::new(&origin, &plan.destination_realm, plan.imsis.is_some(), plan.imei_digits);
-        let slots = plan.slots_per_connection();
-        Ok(Self {
-            stream,
+    /// A connection whose CEA has come, and `partial` behind it.
+    pub(super) fn new(plan: &LoadPlan, origin: Origin, wire: Wire, partial: Vec<u8>) -> Self {
+        Self {
             unread: false,
             ended: false,
-            template,
-            outstanding: Outstanding::new(slots),
+            wire,
+            template: EcrTemplate::new(&origin, plan),
+            outstanding: Outstanding::new(plan.slots_per_connection()),
             backlog: Vec::new(),
             partial,
             closing: false,
             origin,
-        })
+        }
     }
 
     /// Number of requests without an answer.
@@ -154,7 +149,7 @@ impl Peer {
 
     /// Whether nothing waits to be written.
     pub(super) fn is_flushed(&self) -> bool {
-        self.backlog.is_empty()
+        self.backlog.is_empty() && self.wire.is_flushed()
     }
 
     /// Queues one request that is, or was to be, sent at `time`.
@@ -190,44 +185,24 @@ impl Peer {
     /// Writes as much as the socket takes. A socket that fails here may still hold answers that came before it did, so
     /// the connection is only asked nothing more; reading it to its end is what ends it.
     pub(super) fn flush(&mut self) {
-        let mut written = 0;
-        while let Some(rest @ [_, ..]) = self.backlog.get(written..) {
-            match self.stream.write(rest) {
-                Ok(count) => written += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) => {
-                    self.closing = true;
-                    written = self.backlog.len();
-                }
-            }
+        if self.wire.flush(&mut self.backlog).is_err() {
+            self.closing = true;
         }
-        self.backlog.drain(..written);
     }
 
-    /// Reads what is there, takes it, and writes what follows from it. `scratch` has room for one chunk and one
-    /// message.
-    pub(super) fn receive(&mut self, run: &mut Run, scratch: &mut [u8]) -> Result<Progress, Gone> {
+    /// Reads what is there, takes it, and writes what follows from it.
+    pub(super) fn receive(&mut self, run: &mut Run, buffers: &mut Buffers) -> Result<Progress, Gone> {
         self.unread = false;
         for _ in 0..READS_PER_TURN {
             let held = self.partial.len();
-            // Everything behind what is held but the room for one message: a chunk's worth.
-            let limit = scratch.len().saturating_sub(MAX_MESSAGE - held.min(MAX_MESSAGE));
-            let Some(space) = scratch.get_mut(held..limit) else {
-                return Err(Gone::Unframeable);
-            };
-            let (room, count) = match self.stream.read(space) {
-                Ok(0) => return Err(Gone::Closed),
-                Ok(count) => (space.len(), count),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Drained),
-                Err(error) => return Err(error.into()),
+            let Some(came) = self.wire.read(buffers, held)? else {
+                return Ok(Progress::Drained);
             };
             let now = run.now();
-            if let Some(front) = scratch.get_mut(..held) {
+            if let Some(front) = buffers.plain.get_mut(..held) {
                 front.copy_from_slice(&self.partial);
             }
-            let rest = self.take(run, scratch.get(..held + count).unwrap_or_default(), now)?;
+            let rest = self.take(run, buffers.plain.get(..held + came.count).unwrap_or_default(), now)?;
             self.partial.clear();
             self.partial.extend_from_slice(rest);
             if run.refill {
@@ -236,7 +211,7 @@ impl Peer {
             self.flush();
             // With edge-triggered events a short read means that the next octet raises a new event (epoll(7)); but the
             // event of the end may be this one.
-            if count < room && !self.ended {
+            if !came.more && !self.ended {
                 return Ok(Progress::Drained);
             }
         }
@@ -268,52 +243,11 @@ impl Peer {
     fn succeed(&mut self, request: &Message<'_>) -> Result<(), Gone> {
         let answer = self.origin.success(request);
         self.backlog.extend_from_slice(&answer);
-        let requests = self.outstanding.len() * self.template.len();
-        if self.backlog.len() > requests + MAX_OWN_BACKLOG { Err(Gone::NotReading) } else { Ok(()) }
-    }
-}
-
-/// Opens the connection, exchanges capabilities, and returns it with what came after the CEA.
-fn open(plan: &LoadPlan, origin: &Origin) -> Result<(TcpStream, Vec<u8>), LoadError> {
-    let failed = |error| LoadError::Connect(origin.host.clone(), error);
-    let mut stream = BlockingStream::connect_timeout(&plan.target, CONNECT_TIMEOUT).map_err(failed)?;
-    stream.set_nodelay(true).map_err(failed)?;
-    stream.set_read_timeout(Some(CONNECT_TIMEOUT)).map_err(failed)?;
-    let local = stream.local_addr().map_err(failed)?;
-    stream.write_all(&origin.cer(local.ip(), ONLY_ONE)).map_err(failed)?;
-
-    let deadline = Instant::now() + CONNECT_TIMEOUT;
-    let mut bytes = Vec::new();
-    let mut chunk = [0; 4096];
-    let after = loop {
-        match next_message(&bytes) {
-            Err(Unframeable) => return Err(LoadError::Handshake(origin.host.clone(), "no Diameter message")),
-            Ok(Some((message, after))) => {
-                check_cea(&message, origin)?;
-                break after.to_vec();
-            }
-            Ok(None) if Instant::now() > deadline => {
-                return Err(failed(io::ErrorKind::TimedOut.into()));
-            }
-            Ok(None) => match stream.read(&mut chunk) {
-                Ok(0) => return Err(LoadError::Handshake(origin.host.clone(), "the node closed the connection")),
-                Ok(count) => bytes.extend_from_slice(chunk.get(..count).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(error)),
-            },
+        let requests = self.outstanding.len() * (self.template.len() + SEAL);
+        if self.backlog.len() + self.wire.waiting() > requests + MAX_OWN_BACKLOG {
+            Err(Gone::NotReading)
+        } else {
+            Ok(())
         }
-    };
-    stream.set_nonblocking(true).map_err(failed)?;
-    Ok((TcpStream::from_std(stream), after))
-}
-
-fn check_cea(message: &Message<'_>, origin: &Origin) -> Result<(), LoadError> {
-    let ours = (message.request, message.command, message.hop_by_hop) == (false, CAPABILITIES_EXCHANGE, ONLY_ONE);
-    if !ours {
-        return Err(LoadError::Handshake(origin.host.clone(), "another message came first"));
-    }
-    match verdict(message.avps).result {
-        Some(SUCCESS) => Ok(()),
-        result => Err(LoadError::Refused(origin.host.clone(), result)),
     }
 }

@@ -92,6 +92,17 @@ pub struct LoadReport {
     pub answers: Vec<Answer>,
 }
 
+impl LoadReport {
+    /// Answers with whatever they said, by what fell due; 1 where nothing did.
+    #[must_use]
+    pub fn share_answered(&self) -> f64 {
+        match self.sent + self.unsent {
+            0 => 1.0,
+            due => self.answered as f64 / due as f64,
+        }
+    }
+}
+
 /// The report in the making. Times are nanoseconds since the start of the run.
 pub(super) struct Tally {
     measured_from: u64,
@@ -275,6 +286,7 @@ mod tests {
         assert_eq!((report.white, report.black, report.grey, report.no_status), (1, 1, 1, 2));
         assert_eq!(report.errors, BTreeMap::from([(3004, 1), (5422, 2)]));
         assert_eq!((report.sent, report.answered, report.lost), (9, 8, 1));
+        assert!((report.share_answered() - 8.0 / 9.0).abs() < 1e-9);
         assert_eq!(report.answers.len(), 8);
         assert_eq!(report.answers[2].status, Status::Grey);
         assert_eq!(report.answers[6].status, Status::None);
@@ -297,6 +309,7 @@ mod tests {
     #[test]
     fn a_run_without_answers_has_no_rate() {
         let report = tally(5).finish();
+        assert!((report.share_answered() - 1.0).abs() < 1e-9);
         assert_eq!((report.rate, report.latency.max, report.elapsed), (0.0, 0, Duration::ZERO));
     }
 }

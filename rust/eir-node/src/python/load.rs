@@ -1,6 +1,7 @@
 //! The load generator as Python sees it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::load::{self, ImeiSource, ImsiPick, ImsiSource, LoadMode, LoadPlan, LoadReport};
+use crate::load::{
+    self, ClientTls, ImeiSource, ImsiPick, ImsiSource, LoadError, LoadMode, LoadPlan, LoadReport, TlsFiles, TlsVersion,
+};
 
 /// How often a run looks whether the person at the keyboard has had enough.
 const SIGNALS: Duration = Duration::from_millis(100);
@@ -17,7 +20,8 @@ const SIGNALS: Duration = Duration::from_millis(100);
 #[pyfunction]
 #[pyo3(signature = (host, port, *, window=None, rate=None, duration, warm_up=0.0, connections=1, imeis=None,
     imei_range=None, walk=false, imsis=None, max_outstanding=10_000, seed=1, busy_poll=false, record_answers=false,
-    realm=None))]
+    realm=None, origin_prefix=None, full=false, tls=false, ca_file=None, certificate_file=None, key_file=None,
+    server_name=None, tls_version=None))]
 #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python function")]
 pub(super) fn run_load<'py>(
     py: Python<'py>,
@@ -37,6 +41,14 @@ pub(super) fn run_load<'py>(
     busy_poll: bool,
     record_answers: bool,
     realm: Option<String>,
+    origin_prefix: Option<String>,
+    full: bool,
+    tls: bool,
+    ca_file: Option<PathBuf>,
+    certificate_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    server_name: Option<String>,
+    tls_version: Option<&str>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let mode = match (window, rate) {
         (Some(window), None) => LoadMode::Closed { window },
@@ -62,6 +74,20 @@ pub(super) fn run_load<'py>(
         plan.origin_realm.clone_from(&realm);
         plan.destination_realm = realm;
     }
+    plan.origin_prefix = origin_prefix.unwrap_or(plan.origin_prefix);
+    plan.full = full;
+    let version = match tls_version {
+        None => None,
+        Some("1.2") => Some(TlsVersion::V12),
+        Some("1.3") => Some(TlsVersion::V13),
+        Some(_) => return Err(PyValueError::new_err("tls_version is 1.2 or 1.3")),
+    };
+    let files = TlsFiles { ca: ca_file, certificate: certificate_file, key: key_file, server_name, version };
+    if tls {
+        plan.tls = Some(ClientTls::new(&files).map_err(as_raised)?);
+    } else if files != TlsFiles::default() {
+        return Err(PyValueError::new_err("certificates, a server's name and a version are for TLS"));
+    }
     let cancel = AtomicBool::new(false);
     let (result, raised) = std::thread::scope(|scope| {
         let run = scope.spawn(|| load::run(&plan, &cancel));
@@ -79,11 +105,15 @@ pub(super) fn run_load<'py>(
         return Err(error);
     }
     let report = result.map_err(|_| PyRuntimeError::new_err("the load generator failed"))?;
-    let report = report.map_err(|error| match error {
-        load::LoadError::Plan(what) => PyValueError::new_err(what),
+    as_dict(py, &report.map_err(as_raised)?)
+}
+
+fn as_raised(error: LoadError) -> PyErr {
+    match error {
+        LoadError::Plan(what) => PyValueError::new_err(what),
+        LoadError::Tls(what) => PyValueError::new_err(what),
         other => PyOSError::new_err(other.to_string()),
-    })?;
-    as_dict(py, &report)
+    }
 }
 
 fn as_dict<'py>(py: Python<'py>, report: &LoadReport) -> PyResult<Bound<'py, PyDict>> {
