@@ -11,6 +11,7 @@ import pytest
 
 from support.freediameter import FreeDiameter, Target
 from support.node import NodeProcess
+from support.otp_diameter import OtpDiameter
 from support.recorder import Recorder
 
 Record = Callable[[NodeProcess], Recorder]
@@ -35,6 +36,25 @@ def make_freediameter(tmp_path: Path) -> Iterator[MakeFreeDiameter]:
 
         def make(name: str, *targets: Target, **how: Any) -> FreeDiameter:
             made = FreeDiameter(tmp_path / name, name, *targets, **how)
+            stack.callback(made.end)
+            made.start()
+            return made
+
+        yield make
+
+
+class MakeOtpDiameter(Protocol):
+    """Makes an MME on OTP, running, with the arguments of its class but for the directory."""
+
+    def __call__(self, name: str, asks: str, to: tuple[str, int] | None = None, tw: int = 30) -> OtpDiameter: ...
+
+
+@pytest.fixture
+def make_otp(tmp_path: Path) -> Iterator[MakeOtpDiameter]:
+    with ExitStack() as stack:
+
+        def make(name: str, asks: str, to: tuple[str, int] | None = None, tw: int = 30) -> OtpDiameter:
+            made = OtpDiameter(tmp_path / name, name, asks, to, tw)
             stack.callback(made.end)
             made.start()
             return made

@@ -1,17 +1,16 @@
 """freeDiameter of a test's own: a relay, or an MME by the extension `freediameter_s13.c`; on a free loopback port.
 
-What it says goes to `log`. It is ended by its process id, by SIGTERM, on which it disconnects from its peers.
+It is ended by SIGTERM, on which it disconnects from its peers.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from support.certificates import Authority
-from support.node import until
+from support.peer_program import PeerProgram
 from support.programs import lacking, need
 from support.redis import free_port
 
@@ -21,8 +20,6 @@ _NOWHERE = "203.0.113.1"
 _DICTIONARIES = ("nasreq", "rfc5777", "mip6i", "dcca", "dcca_3gpp")
 _DH = ("genpkey", "-genparam", "-algorithm", "DH", "-pkeyopt", "group:ffdhe2048")
 """A group that is known, for it would take seconds to make one."""
-_PATIENCE = 30.0
-"""Seconds for a start or an end, each of which takes one or two."""
 
 
 def compile_c(source: str, directory: Path) -> Path:
@@ -57,7 +54,7 @@ class Target:
         return f'ConnectPeer = "{self.name}" {{ ConnectTo = "{host}"; Port = {port}; {tls}No_IPv6; }};\n'
 
 
-class FreeDiameter:
+class FreeDiameter(PeerProgram):
     """One freeDiameter; nothing runs before `start`."""
 
     def __init__(
@@ -76,10 +73,9 @@ class FreeDiameter:
         `credentials`: certificate, key and the authority's certificate; its own where they make no difference.
         """
         directory.mkdir(parents=True, exist_ok=True)
+        super().__init__(directory / "freediameter.log")
         self.name = name
-        self.log = directory / "freediameter.log"
         self.port = free_port()
-        self._process: subprocess.Popen[str] | None = None
         self._config = directory / "freediameter.conf"
         self._loopback = compile_c("freediameter_loopback.c", directory)
         if credentials is None:
@@ -119,65 +115,5 @@ class FreeDiameter:
 
     def start(self) -> None:
         """Starts it and waits until it has started; that says nothing of its peers."""
-        command = [need("freeDiameterd"), "-c", str(self._config)]
-        environment = {**os.environ, "LD_PRELOAD": str(self._loopback)}
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, cwd=self.log.parent, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True
-            )
-        until(lambda: "freeDiameterd daemon initialized" in self.text() or not self.runs(), _PATIENCE)
-        assert self.runs(), self.text()
-
-    def runs(self) -> bool:
-        """Whether it has not ended."""
-        return self._process is not None and self._process.poll() is None
-
-    def text(self) -> str:
-        """All that it said."""
-        return self.log.read_text(errors="replace")
-
-    def told(self, kind: str) -> list[list[str]]:
-        """The words behind each "S13 kind" that the extension said."""
-        begin = f"S13 {kind} "
-        return [line[len(begin) :].split() for line in self.text().splitlines() if line.startswith(begin)]
-
-    def is_open(self, peer: str) -> bool:
-        """Whether the MME's last word of that peer is that it is connected."""
-        lines = [line.split() for line in self.text().splitlines() if line.startswith(("S13 open ", "S13 down "))]
-        return [line[1] for line in lines if line[2] == peer][-1:] == ["open"]
-
-    def check(self, imei: str, imsi: str = "") -> tuple[str, str, str]:
-        """What the MME is answered: (result code, status, Origin-Host), each "-" where the answer has none."""
-        assert self._process is not None and self._process.stdin is not None
-        before = len(self.told("answer"))
-        self._process.stdin.write(f"{imei} {imsi}\n")
-        self._process.stdin.flush()
-        until(lambda: len(self.told("answer")) > before or not self.runs(), _PATIENCE)
-        (asked, code, status, host) = self.told("answer")[before]
-        assert asked == imei
-        return code, status, host
-
-    def stop(self) -> int:
-        """Asks it to end, by SIGTERM, and returns its exit code."""
-        assert self._process is not None
-        self._process.terminate()
-        return self._wait()
-
-    def _wait(self) -> int:
-        assert self._process is not None and self._process.stdin is not None
-        try:
-            code = self._process.wait(_PATIENCE)
-        finally:
-            self._process.stdin.close()
-        return code
-
-    def end(self) -> None:
-        """Ends it whatever it does: for whoever made it."""
-        if self.runs():
-            assert self._process is not None
-            try:
-                self.stop()
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-                raise
+        environment = {"LD_PRELOAD": str(self._loopback)}
+        self.run([need("freeDiameterd"), "-c", str(self._config)], "freeDiameterd daemon initialized", environment)
