@@ -46,15 +46,15 @@ def make_freediameter(tmp_path: Path) -> Iterator[MakeFreeDiameter]:
 class MakeOtpDiameter(Protocol):
     """Makes an MME on OTP, running, with the arguments of its class but for the directory."""
 
-    def __call__(self, name: str, asks: str, to: tuple[str, int] | None = None, tw: int = 30) -> OtpDiameter: ...
+    def __call__(self, name: str, asks: str, to: tuple[str, int] | None = None, **how: Any) -> OtpDiameter: ...
 
 
 @pytest.fixture
 def make_otp(tmp_path: Path) -> Iterator[MakeOtpDiameter]:
     with ExitStack() as stack:
 
-        def make(name: str, asks: str, to: tuple[str, int] | None = None, tw: int = 30) -> OtpDiameter:
-            made = OtpDiameter(tmp_path / name, name, asks, to, tw)
+        def make(name: str, asks: str, to: tuple[str, int] | None = None, **how: Any) -> OtpDiameter:
+            made = OtpDiameter(tmp_path / name, name, asks, to, **how)
             stack.callback(made.end)
             made.start()
             return made

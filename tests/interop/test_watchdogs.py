@@ -43,7 +43,7 @@ def test_both_ways(
         make_freediameter(FREEDIAMETER, Target(name, asked_free.address), asks=realm),
         make_otp(OTP, realm, asked_otp.address),
         make_freediameter(f"asking.{FREEDIAMETER}", Target(name, asking_free.address), asks=realm, tw=LEAST),
-        make_otp(f"asking.{OTP}", realm, asking_otp.address, LEAST),
+        make_otp(f"asking.{OTP}", realm, asking_otp.address, tw=LEAST),
     ]
     with mme(asks, (name, asked_python.address), PYTHON) as python:
         until(lambda: all(program.is_open(name) for program in programs))

@@ -66,16 +66,19 @@ class FreeDiameter(PeerProgram):
         asks: str | None = None,
         accepts: tuple[str, ...] = (),
         tw: int = 30,
+        routes: tuple[str, ...] = (),
+        port: int | None = None,
         credentials: tuple[Path, Path, Path] | None = None,
     ) -> None:
         """With `asks`, the realm of an EIR, it is an MME and no relay. `accepts`: names of peers, "*.suffix" too.
 
+        `routes`: names of peers to which requests go; the targets where none are given.
         `credentials`: certificate, key and the authority's certificate; its own where they make no difference.
         """
         directory.mkdir(parents=True, exist_ok=True)
         super().__init__(directory / "freediameter.log")
         self.name = name
-        self.port = free_port()
+        self.port = port or free_port()
         self._config = directory / "freediameter.conf"
         self._loopback = compile_c("freediameter_loopback.c", directory)
         if credentials is None:
@@ -91,12 +94,13 @@ class FreeDiameter(PeerProgram):
         if asks is not None:
             extension = compile_c("freediameter_s13.c", directory)
             lines.append(f'LoadExtension = "{extension}" : "{asks}";\nNoRelay;\n')
-        if targets:
+        routes = routes or tuple(target.name for target in targets)
+        if routes:
             # By itself it sends a request to any peer of the realm that offers the application, to another MME too,
             # and to none of another realm.
-            routes = directory / "routes"
-            routes.write_text("".join(f'* : "{target.name}" += 50 ;\n' for target in targets))
-            lines.append(f'LoadExtension = "rt_default.fdx" : "{routes}";\n')
+            rules = directory / "routes"
+            rules.write_text("".join(f'* : "{route}" += 50 ;\n' for route in routes))
+            lines.append(f'LoadExtension = "rt_default.fdx" : "{rules}";\n')
         if accepts:
             lines.append(f'LoadExtension = "acl_wl.fdx" : "{allowed}";\n')
         self._config.write_text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from support.peer_program import PATIENCE, PeerProgram
@@ -40,23 +41,34 @@ def version(directory: Path) -> str:
 class OtpDiameter(PeerProgram):
     """One MME: connects to `to`, or where there is none listens. Nothing runs before `start`."""
 
-    def __init__(self, directory: Path, name: str, asks: str, to: tuple[str, int] | None = None, tw: int = 30) -> None:
-        """`asks`: the realm of the EIR; `tw`: seconds, at least 6."""
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        asks: str,
+        to: tuple[str, int] | None = None,
+        tw: int = 30,
+        tls: Sequence[str | Path] = ("none",),
+        listens: int = 0,
+    ) -> None:
+        """`asks`: the realm of the EIR; `tw`: seconds, at least 6; `tls`: as `otp/s13_mme.erl` has it."""
         directory.mkdir(parents=True, exist_ok=True)
         super().__init__(directory / "otp.log")
         self.name = name
-        self.port = 0
-        """Where it listens."""
+        self.port = listens
+        """Where it listens; 0 before `start` for any free one."""
         for source in _OWN.iterdir():
             (directory / source.name).write_text(source.read_text())
         _erl(_BUILD, directory)
-        kind, port = ("listen", 0) if to is None else ("connect", to[1])
-        self._arguments = [name, asks, kind, str(port), str(tw * 1000)]
+        self._to = to
+        self._arguments = (name, asks), (str(tw * 1000), *map(str, tls))
 
     def start(self) -> None:
         """Starts it and waits until it has started; that says nothing of its peers."""
+        kind, port = ("listen", self.port) if self._to is None else ("connect", self._to[1])
+        first, last = self._arguments
         run = "s13_mme:main(init:get_plain_arguments())."
-        self.run([need("erl"), "-noshell", "-eval", run, "-extra", *self._arguments], "S13 ready ")
+        self.run([need("erl"), "-noshell", "-eval", run, "-extra", *first, kind, str(port), *last], "S13 ready ")
         self.port = int(self.told("ready")[-1][1])
 
     def stop(self) -> int:

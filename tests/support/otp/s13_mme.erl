@@ -7,7 +7,9 @@
 %%   S13 answer IMEI CODE STATUS HOST   CODE: Result-Code, or Experimental-Result-Code; STATUS: Equipment-Status; HOST:
 %%                                      Origin-Host; "-" where the answer has none
 %%   S13 errors IMEI ERRORS             what it finds wrong with an answer
-%% Arguments: its Origin-Host, the realm to ask, "connect" or "listen", the port (0 to listen: any), Tw in milliseconds.
+%% Arguments: its Origin-Host, the realm to ask, "connect" or "listen", the port (0 to listen: any), Tw in milliseconds;
+%% then "none", or "port" (TLS before the CER) or "inband" (TLS after it), with the files of its certificate, its key and
+%% the authority that it trusts, and the name that the other end's certificate must have.
 -module(s13_mme).
 -export([main/1]).
 -export([peer_up/3, peer_down/3, pick_peer/4, prepare_request/3, prepare_retransmit/3, handle_answer/4, handle_error/4,
@@ -22,14 +24,15 @@
 
 -define(LOOPBACK, {127, 0, 0, 1}).
 
-main([Host, Realm, Kind, Port, Tw]) ->
+main([Host, Realm, Kind, Port, Tw | Tls]) ->
+    {ok, _} = application:ensure_all_started(ssl),
     ok = diameter:start(),
     {_, [_ | Own]} = lists:splitwith(fun(C) -> C =/= $. end, Host),
     Service = [{'Origin-Host', Host}, {'Origin-Realm', Own}, {'Vendor-Id', 0}, {'Product-Name', "otp"},
                {'Host-IP-Address', [?LOOPBACK]}, {'Supported-Vendor-Id', [10415]},
                {'Vendor-Specific-Application-Id',
                 [{'diameter_base_Vendor-Specific-Application-Id', 10415, [16777252], []}]},
-               {string_decode, false}, {decode_format, map},
+               {'Inband-Security-Id', inband(Tls)}, {string_decode, false}, {decode_format, map},
                {application, [{alias, base}, {dictionary, diameter_gen_base_rfc6733}, {module, ?MODULE}]},
                {application, [{alias, s13}, {dictionary, s13}, {module, ?MODULE}, {answer_errors, callback}]}],
     ok = diameter:start_service(?MODULE, Service),
@@ -37,7 +40,7 @@ main([Host, Realm, Kind, Port, Tw]) ->
     Teller = spawn_link(fun() -> true = diameter:subscribe(?MODULE), Self ! subscribed, tell_events() end),
     receive subscribed -> ok end,
     Common = [{transport_module, diameter_tcp}, {watchdog_timer, list_to_integer(Tw)}, {connect_timer, 1000}],
-    {ok, Ref} = diameter:add_transport(?MODULE, transport(Kind, list_to_integer(Port), Common)),
+    {ok, Ref} = diameter:add_transport(?MODULE, transport(Kind, list_to_integer(Port), ssl(Tls), Common)),
     tell("ready ~b", [listening(Kind, Ref)]),
     ask(Realm),
     unlink(Teller),
@@ -46,10 +49,21 @@ main([Host, Realm, Kind, Port, Tw]) ->
     tell("ended", []),
     halt(0).
 
-transport("connect", Port, Common) ->
-    {connect, [{transport_config, [{raddr, ?LOOPBACK}, {rport, Port}, {ip, ?LOOPBACK}]} | Common]};
-transport("listen", Port, Common) ->
-    {listen, [{transport_config, [{ip, ?LOOPBACK}, {port, Port}, {reuseaddr, true}]} | Common]}.
+transport("connect", Port, Tls, Common) ->
+    {connect, [{transport_config, [{raddr, ?LOOPBACK}, {rport, Port}, {ip, ?LOOPBACK} | Tls]} | Common]};
+transport("listen", Port, Tls, Common) ->
+    {listen, [{transport_config, [{ip, ?LOOPBACK}, {port, Port}, {reuseaddr, true} | Tls]} | Common]}.
+
+inband(["inband" | _]) -> [1];
+inband(_) -> [0].
+
+ssl(["none"]) -> [];
+ssl(["port" | Files]) -> [{ssl_options, true} | files(Files)];
+ssl(["inband" | Files]) -> [{ssl_options, files(Files)}].
+
+files([Certificate, Key, Authority, Name]) ->
+    [{certfile, Certificate}, {keyfile, Key}, {cacertfile, Authority}, {verify, verify_peer},
+     {server_name_indication, Name}].
 
 listening("connect", _) -> 0;
 listening("listen", Ref) ->
