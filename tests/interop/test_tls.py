@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from eir import _core, config
+from eir import config
 from eir.diameter import dictionary as d
 from eir.diameter.message import Avp
 from interop.conftest import MakeFreeDiameter, MakeOtpDiameter
@@ -27,7 +27,7 @@ from support.redis import free_port
 from support.tshark import dissect
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(_core.Node, "set_tls"), reason="NOT TESTED: the data plane that is installed has no TLS"
+    "tls" not in config.DiameterSection.__struct_fields__, reason="NOT TESTED: the node that is installed has no TLS"
 )
 
 HOST = "mme.epc.test"
