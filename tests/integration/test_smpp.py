@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from sms.gateway import Accepted, NotTakenError, Part, Receipt, RefusedError, UnansweredError, submit
+from support.certificates import Authority
 from support.sms import NUMBER, count, cut, gateway, links, part, settings, state, submit_all, until
 from support.smsc import Smsc
-from support.tls_relay import Authority, relay
+from support.tls_relay import relay
 
 KAZAKH = (
     "Құрметті абонент! Сіздің құрылғыңыз тіркелмеген. Әрбір ұялы құрылғыны 30 күн ішінде тіркеу қажет: "

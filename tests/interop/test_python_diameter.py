@@ -1,69 +1,14 @@
-"""python-diameter, an implementation of which this one shares nothing, as a client with its own state machine."""
+"""python-diameter as an MME of the node's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import pytest
-from diameter.message.avp.grouped import ExperimentalResult, TerminalInformation, VendorSpecificApplicationId
-from diameter.message.commands import MeIdentityCheckAnswer, MeIdentityCheckRequest
+from diameter.message.avp.grouped import ExperimentalResult
 from diameter.message.constants import APP_3GPP_S13_S13, VENDOR_TGPP
-from diameter.node import Node
-from diameter.node.application import SimpleThreadingApplication
 
 from support import lists
-from support.node import MakeNode, NodeProcess, until
-
-HOST, REALM = "mme.epc.mnc001.mcc001.3gppnetwork.org", "epc.mnc001.mcc001.3gppnetwork.org"
-
-
-class Mme:
-    """An MME that asks about devices."""
-
-    def __init__(self, node: NodeProcess) -> None:
-        self.application = SimpleThreadingApplication(APP_3GPP_S13_S13, is_auth_application=True)
-        self.node = Node(HOST, REALM, vendor_ids=[VENDOR_TGPP])
-        self.node.wakeup_interval = 0.1
-        host, port = node.listening[0]
-        name, realm = node.settings.node.origin_host, node.settings.node.origin_realm
-        self.peer = self.node.add_peer(f"aaa://{name}:{port};transport=tcp", realm, [host], is_persistent=True)
-        self.node.add_application(self.application, [self.peer])
-
-    def check(self, imei: str, imsi: str | None = None, **others: Any) -> Any:
-        """The answer to an ECR as this implementation builds it."""
-        request = MeIdentityCheckRequest()
-        request.session_id = self.node.session_generator.next_id()
-        request.vendor_specific_application_id = VendorSpecificApplicationId(
-            vendor_id=VENDOR_TGPP, auth_application_id=APP_3GPP_S13_S13
-        )
-        request.auth_session_state = 1
-        request.origin_host, request.origin_realm = HOST.encode(), REALM.encode()
-        request.destination_realm = self.peer.realm_name.encode()
-        request.terminal_information = TerminalInformation(imei=imei, software_version="01")
-        if imsi is not None:
-            request.user_name = imsi
-        for name, value in others.items():
-            setattr(request, name, value)
-        answer = self.application.send_request(request, timeout=10)
-        assert isinstance(answer, MeIdentityCheckAnswer)
-        assert answer.session_id == request.session_id
-        assert answer.origin_host == self.peer.node_name.encode()
-        assert answer.auth_session_state == 1
-        return answer
-
-
-@contextmanager
-def mme(node: NodeProcess) -> Iterator[Mme]:
-    """A running MME, connected; it disconnects at the end as the protocol has it."""
-    client = Mme(node)
-    client.node.start()
-    try:
-        client.application.wait_for_ready(10)
-        yield client
-    finally:
-        client.node.stop(wait_timeout=10)
+from support.node import MakeNode, until
+from support.python_diameter import HOST, Mme, mme
 
 
 def test_a_whole_life(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:

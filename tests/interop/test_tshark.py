@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from eir.diameter import dictionary as d
 from eir.diameter.message import Avp, Header, encode, encode_avps, make_avp, peek_header
 from support import lists
 from support.diameter import Client, cer, dpr, dwr, ecr_avps, ecr_of, origin, request, terminal
 from support.node import MakeNode, NodeProcess
-from support.pcap import PORT, write_pcap
-from support.programs import need
+from support.pcap import write_pcap
 from support.silence import QuietPeers
+from support.tshark import dissect
 
 HOST = "mme.epc.test"
 MEID = make_avp(d.TERMINAL_INFORMATION, (make_avp(d.MEID_3GPP2, b"\xa1\0\0\x12\x34\x56\x78"),))
@@ -82,24 +79,7 @@ def mistakes() -> Iterator[bytes]:
     yield request(282, 0, origin(HOST))
 
 
-@pytest.fixture(scope="module")
-def tshark() -> str:
-    """The program."""
-    return need("tshark")
-
-
-def dissect(tshark: str, capture: Path, *options: str) -> str:
-    run = subprocess.run(
-        [tshark, "-r", capture, "-d", f"tcp.port=={PORT},diameter", *options],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout
-
-
-def test_every_message_is_dissected(make_node: MakeNode, quiet_peers: QuietPeers, tmp_path: Path, tshark: str) -> None:
+def test_every_message_is_dissected(make_node: MakeNode, quiet_peers: QuietPeers, tmp_path: Path) -> None:
     peers = [{"origin_host": "*.epc.test", "networks": ["127.0.0.0/8", "::1/128"]}]
     listen = ["127.0.0.1:0", "[::1]:0"]
     node = make_node(
@@ -117,7 +97,7 @@ def test_every_message_is_dissected(make_node: MakeNode, quiet_peers: QuietPeers
 
     # What is remarked on is inside a Failed-AVP: the peer's own AVP as it came, or an empty example of a missing one.
     fields = ("-T", "fields", "-E", "aggregator=|", "-e", "diameter.Result-Code", "-e", "_ws.expert.message")
-    remarks = dissect(tshark, capture, "-Y", "_ws.malformed || _ws.expert", *fields).splitlines()
+    remarks = dissect(capture, "-Y", "_ws.malformed || _ws.expert", *fields).splitlines()
     assert {tuple(remark.split("\t")) for remark in remarks} == {
         (
             "5001",
@@ -127,16 +107,16 @@ def test_every_message_is_dissected(make_node: MakeNode, quiet_peers: QuietPeers
         ("5005", "Data is empty"),
         ("5014", "Bad Integer32 Length (3)"),
     }
-    assert not dissect(tshark, capture, "-Y", "(_ws.malformed || _ws.expert) && !diameter.Failed-AVP")
+    assert not dissect(capture, "-Y", "(_ws.malformed || _ws.expert) && !diameter.Failed-AVP")
 
-    packets = json.loads(dissect(tshark, capture, "-T", "json"))
+    packets = json.loads(dissect(capture, "-T", "json"))
     assert len(packets) == len(messages)
     headers = [header for header in map(peek_header, messages) if header]
     kinds = {(header.command, header.is_request) for header in headers}
     assert kinds >= {(257, False), (280, False), (280, True), (282, False), (282, True), (324, False)}
     assert all("diameter" in packet["_source"]["layers"] for packet in packets)
 
-    text = dissect(tshark, capture, "-V", "-O", "diameter")
+    text = dissect(capture, "-V", "-O", "diameter")
     for name in (
         "Command Code: Capabilities-Exchange",
         "Command Code: Device-Watchdog",
@@ -160,7 +140,7 @@ def test_every_message_is_dissected(make_node: MakeNode, quiet_peers: QuietPeers
     assert codes == {2001, 3001, 3007, 3008, 3010, 5001, 5004, 5005, 5009, 5010, 5012, 5014}
 
 
-def test_the_check_sees_what_is_malformed(tmp_path: Path, tshark: str) -> None:
+def test_the_check_sees_what_is_malformed(tmp_path: Path) -> None:
     capture = tmp_path / "bad.pcap"
     host = encode_avps((make_avp(d.ORIGIN_HOST, HOST),))
     good, bad = (
@@ -169,5 +149,5 @@ def test_the_check_sees_what_is_malformed(tmp_path: Path, tshark: str) -> None:
     )
     for messages, marked in (([good], False), ([good, bad], True)):
         write_pcap(capture, [messages])
-        assert "cmd=Device-Watchdog" in dissect(tshark, capture)
-        assert bool(dissect(tshark, capture, "-Y", "_ws.malformed || _ws.expert")) is marked
+        assert "cmd=Device-Watchdog" in dissect(capture)
+        assert bool(dissect(capture, "-Y", "_ws.malformed || _ws.expert")) is marked

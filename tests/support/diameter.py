@@ -132,11 +132,12 @@ class Received:
 class Client:
     """A connection to a node, not open before `open`. As a context manager it closes its socket at the end."""
 
-    def __init__(self, address: tuple[str, int], host: str = "mme.epc.test") -> None:
+    def __init__(self, to: tuple[str, int] | socket.socket, host: str = "mme.epc.test") -> None:
+        """`to`: an address to connect to, or what is connected already."""
         self.host = host
         self.received: list[bytes] = []
         """Every message that came, in order."""
-        self._socket = socket.create_connection(address, PATIENCE)
+        self._socket = to if isinstance(to, socket.socket) else socket.create_connection(to, PATIENCE)
         self._buffer = b""
 
     def __enter__(self) -> Self:

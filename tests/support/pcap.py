@@ -13,14 +13,22 @@ _PUSH_ACK = 0x18
 
 
 def write_pcap(path: Path, connections: Sequence[Sequence[bytes]]) -> None:
-    """Each message from the node to a client is a segment of its own; each connection has its own client's port."""
+    """Messages from the node to clients; as `write_conversations`."""
+    write_conversations(path, [[(True, message) for message in messages] for messages in connections])
+
+
+def write_conversations(path: Path, conversations: Sequence[Sequence[tuple[bool, bytes]]]) -> None:
+    """Each message (whether it is the node's, octets) is a segment of its own, each connection a client's port."""
     with path.open("wb") as file:
         file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, _RAW_IP))
-        for number, messages in enumerate(connections):
-            sequence = 1
-            for message in messages:
-                tcp = struct.pack(">HHIIBBHHH", PORT, 40000 + number, sequence, 1, 5 << 4, _PUSH_ACK, 65535, 0, 0)
+        for number, messages in enumerate(conversations):
+            sent = {True: 1, False: 1}
+            for from_node, message in messages:
+                ports = (PORT, 40000 + number) if from_node else (40000 + number, PORT)
+                addresses = (_NODE, _CLIENT) if from_node else (_CLIENT, _NODE)
+                sequence = (sent[from_node], sent[not from_node])
+                tcp = struct.pack(">HHIIBBHHH", *ports, *sequence, 5 << 4, _PUSH_ACK, 65535, 0, 0)
                 length = 20 + len(tcp) + len(message)
-                ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, length, 0, 0, 64, 6, 0, _NODE, _CLIENT)
+                ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, length, 0, 0, 64, 6, 0, *addresses)
                 file.write(struct.pack("<IIII", 1_700_000_000, 0, length, length) + ip + tcp + message)
-                sequence += len(message)
+                sent[from_node] += len(message)

@@ -17,8 +17,8 @@ import pytest
 from sms.gateway import Accepted, NotTakenError, RefusedError, UnansweredError, submit
 from sms.settings import WebhookSettings
 from sms.webhook import WebhookGateway
+from support.certificates import Authority
 from support.sms import NUMBER, part, until
-from support.tls_relay import Authority
 
 
 class Request(NamedTuple):
