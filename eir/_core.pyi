@@ -78,8 +78,8 @@ class PeerStats(TypedDict):
     discarded: int
 
 class Stats(TypedDict):
-    """Everything that the data plane counts or measures; `load` is 0 to 65535, `refused_by` counts connections that were
-    closed at once, by the reason."""
+    """Everything that the data plane counts or measures; `load` is 0 to 65535, `refused_by` counts connections that
+    were closed at once, by the reason."""
 
     peers: dict[str, PeerStats]
     before_open: PeerStats
@@ -174,9 +174,9 @@ class Policy:
 
 @final
 class Terms:
-    """What a peer may and how its answers look: requests a second (0: any number), whether answers carry the node's load
-    (RFC 8583), what grey, unknown and malformed are answered as (None: as the policy has it). Raises ValueError for a
-    status that is none."""
+    """What a peer may and how its answers look: requests a second (0: any number), whether answers carry the node's
+    load (RFC 8583), what grey, unknown and malformed are answered as (None: as the policy has it). Raises ValueError
+    for a status that is none."""
 
     def __new__(
         cls,
@@ -327,7 +327,7 @@ class Node:
 
     def trace_start(self, imei: int | None, imsi: str | None, peer: str | None, most: int) -> int:
         """Begins to copy requests that fit all that is given, and their answers, and keeps up to `most` until they are
-        taken; the trace's number. Raises ValueError for what is no IMEI or IMSI, and where there are too many traces."""
+        taken; the trace's number. Raises ValueError for what is no IMEI or IMSI, and where there are too many."""
 
     def trace_take(self, trace: int) -> tuple[list[Traced], int]:
         """What was copied since, and how many found no place. Raises ValueError where there is no such trace."""

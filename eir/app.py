@@ -26,11 +26,13 @@ from eir.config import Config, ConfigError, Country
 from eir.control import ControlServer
 from eir.diameter.answer import Identity
 from eir.diameter.dictionary import DisconnectCause
-from eir.diameter.peer_policy import PeerPolicy
 from eir.diameter.peer_timers import PeerTimers
+from eir.diameter.peers import Security
 from eir.diameter.server import DiameterServer
 from eir.log import Log
 from eir.metrics import NodeCollector, serve
+from eir.peer_book import PeerBook, PeerBookError
+from eir.peer_desk import PeerDesk, terms_of
 from eir.subscribers.directory import Directory
 from eir.timers import grey
 from eir.timers.desk import Desk
@@ -47,6 +49,7 @@ _STORE_PATIENCE = 2.0
 """Seconds that a start waits for the store; answers do not need it."""
 _LAG = 100_000
 """Journal records that the store may be behind before somebody is called."""
+_EXPIRES_SOON = 14 * 86400
 _UPKEEP_TURNS = 120
 """Turns of the watch after which deadlines are computed ahead and old attempts forgotten: ten minutes."""
 
@@ -74,8 +77,9 @@ def build_policy(settings: Config, country: Country, now: int) -> _core.Policy:
     )
 
 
-def _peer_policy(settings: Config) -> PeerPolicy:
-    return PeerPolicy(tuple(config.allowed_peer(peer) for peer in settings.diameter.peers))
+def _security(settings: Config) -> Security:
+    tls = settings.diameter.tls
+    return Security(inband=tls.inband, certificates_required=tls.client_certificate == "required")
 
 
 def _workers(settings: Config) -> int:
@@ -167,7 +171,6 @@ class Application:
             origin_realm=settings.node.origin_realm,
             origin_state_id=self._started,
             workers=_workers(settings),
-            max_connections=settings.diameter.max_connections,
             max_events=settings.diameter.max_events,
             hold_ms=settings.journal.hold_ms,
             journal_directory=settings.path(settings.journal.directory),
@@ -199,11 +202,7 @@ class Application:
             log.error("no valid lists", error=str(error), answer=settings.lists.no_list_policy)
         await self._keeper.start(_STORE_PATIENCE)
         self._messages.start()
-        timers = PeerTimers(cer_timeout=settings.diameter.cer_timeout, tw=settings.diameter.watchdog)
-        identity = Identity(settings.node.origin_host, settings.node.origin_realm, self._started)
-        self._server = DiameterServer(self._node, identity, _peer_policy(settings), timers)
-        self._server.start()
-        bound = [self._node.listen(*config.parse_endpoint(text)) for text in settings.diameter.listen]
+        bound = self._meet_peers(settings)
         control = ControlServer(settings.path(settings.control.socket), self._commands())
         await control.start()
         self._collector = NodeCollector(
@@ -216,9 +215,8 @@ class Application:
         upkeep = asyncio.create_task(self._upkeep())
         # Not earlier: a reload needs all of the above. Until here the signal is ignored.
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_logged)
-        listening = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in bound)
         _notify("READY=1")
-        self._announce(f"eir ready diameter={listening}{metrics}")
+        self._announce(f"eir ready {bound}{metrics}")
         await self._stopping.wait()
         _notify("STOPPING=1")
         log.info("stopping")
@@ -231,6 +229,43 @@ class Application:
         await self._keeper.stop()
         await self._directory.close()
         self._audit.close()
+
+    def _meet_peers(self, settings: Config) -> str:
+        """Begins to serve peers; what the ready line says of it. Raises ConfigError and OSError."""
+        diameter = settings.diameter
+        book = PeerBook(settings.path("peers.json"))
+        try:
+            book.load()
+        except PeerBookError as error:
+            log.error("peers that were added or disabled are not known", error=str(error))
+        policy = config.peer_policy(settings, self._country, book.added, book.disabled)
+        timers = PeerTimers(cer_timeout=diameter.cer_timeout, tw=diameter.watchdog, tc=diameter.reconnect)
+        identity = Identity(settings.node.origin_host, settings.node.origin_realm, self._started)
+        self._server = DiameterServer(
+            self._node, identity, policy, timers, terms=terms_of, security=_security(settings)
+        )
+        self._peers = PeerDesk(self._node, self._server, book, lambda: (self._settings, self._country), self._record)
+        try:
+            self._secure(settings)
+        except ValueError as error:
+            raise ConfigError(f"diameter.tls: {error}") from error
+        self._peers.set_gate()
+        self._server.start()
+        plain = [self._node.listen(*config.parse_endpoint(text)) for text in diameter.listen]
+        secured = [self._node.listen(*config.parse_endpoint(text), tls=True) for text in diameter.tls.listen]
+        text = " ".join(
+            f"{kind}={','.join(f'[{host}]:{port}' if ':' in host else f'{host}:{port}' for host, port in bound)}"
+            for kind, bound in (("diameter", plain), ("tls", secured))
+            if bound
+        )
+        return text or "diameter=none"
+
+    def _secure(self, settings: Config) -> None:
+        """Reads the certificates. Raises ValueError; then those of before are in force."""
+        tls = settings.diameter.tls
+        if tls.certificate_file:
+            certificate, key, authorities = map(settings.path, (tls.certificate_file, tls.key_file, tls.ca_file))
+            self._node.set_tls(certificate, key, authorities, tls.client_certificate == "required")
 
     def _make_timers(self, settings: Config) -> None:
         """Puts together what keeps the timers and tells of them. Raises OSError and ConfigError."""
@@ -301,10 +336,15 @@ class Application:
             take_texts = self._messages.reload(self._path, settings)
         except ConfigError as error:
             raise ValueError(f"everything is as before: {error}") from error
-        policy, peers = build_policy(settings, country, int(time.time())), _peer_policy(settings)
+        try:
+            self._secure(settings)
+        except ValueError as error:
+            raise ValueError(f"everything is as before: diameter.tls: {error}") from error
+        policy = build_policy(settings, country, int(time.time()))
         self._settings, self._country = settings, country
         self._node.set_policy(policy)
-        self._server.policy = peers
+        self._server.security = _security(settings)
+        self._peers.reload()
         self._keeper.set_calendar(_rules(country))
         take_texts()
         self._collector.stale_after = settings.lists.stale_after
@@ -356,6 +396,10 @@ class Application:
         if keeper.image_error:
             yield f"the image of the timers cannot be written: {keeper.image_error}"
         yield from self._messages.alarms()
+        yield from self._peers.alarms(time.monotonic())
+        expires = self._node.tls_expires()
+        if expires is not None and expires - now < _EXPIRES_SOON:
+            yield "the node's certificate expires within two weeks, or has expired"
         if not stats["journal_available"]:
             yield "the journal is full or failing: no timer starts"
         if stats["breaker_tripped"]:
@@ -369,7 +413,7 @@ class Application:
     def _commands(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         return {
             "check": self._check,
-            "peers": lambda _: [asdict(peer) for peer in self._server.peers()],
+            **self._peers.commands(),
             "status": self._status,
             "reload": lambda _: self._reload(),
             "lists-load": self._load_other,

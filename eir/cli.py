@@ -19,6 +19,7 @@ import typer
 from eir import _core, config, control
 from eir.cli_audit import audit_cli
 from eir.cli_options import DEFAULT_CONFIG, CommandError, ConfigOption, JsonOption, new_console, when
+from eir.cli_peers import peers_cli
 from eir.cli_sms import sms_cli
 from eir.cli_subscribers import subscribers_cli
 from eir.cli_timers import grey_cli, store_cli, why
@@ -37,6 +38,7 @@ cli.command()(why)
 cli.add_typer(audit_cli, name="audit")
 cli.add_typer(subscribers_cli, name="subscribers")
 cli.add_typer(sms_cli, name="sms")
+cli.add_typer(peers_cli, name="peers")
 
 
 def main() -> None:
@@ -117,28 +119,6 @@ def _show_check(imei: str, told: _core.Explanation, zone: str, explain: bool) ->
     for number, rule in enumerate(told["asked"]):
         matched = "matches" if number == len(told["asked"]) - 1 else "does not match"
         console.print(f"  {rule:<18} {matched}", highlight=False)
-
-
-@cli.command()
-def peers(as_json: JsonOption = False, path: ConfigOption = DEFAULT_CONFIG) -> None:
-    """List the connections of the running node."""
-    views = _ask(path, "peers")
-    if as_json:
-        print(json.dumps(views))
-        return
-    from rich.table import Table
-
-    table = Table("Origin-Host", "address", "state", "watchdog", "connected", "last heard")
-    for view in views:
-        table.add_row(
-            view["origin_host"] or "-",
-            view["remote"],
-            view["state"],
-            view["watchdog"],
-            f"{view['since']:.0f} s ago",
-            f"{view['idle']:.1f} s ago",
-        )
-    new_console().print(table)
 
 
 @cli.command()

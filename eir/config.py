@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta, Struct
 
-from eir.diameter.peer_policy import PeerEntry
+from eir.diameter.peer_policy import PeerEntry, PeerPolicy, Role, Tls
 from eir.timers.redis_settings import Mode, RedisSettings
 from sms.hours import Hours, parse_time
 from sms.settings import Concatenation, SmscSettings, WebhookSettings
@@ -29,6 +29,8 @@ Timeout = Annotated[float, Meta(gt=0, le=3600)]
 Identity = Annotated[str, Meta(pattern=r"^[!-~]{1,255}\Z")]
 """A DiameterIdentity (RFC 6733 4.3.1): printable ASCII without spaces."""
 Status = Literal["white", "grey", "black", "unknown"]
+Rate = Annotated[int, Meta(ge=0, le=10_000_000)]
+"""Requests a second; 0: any number."""
 Plmn = Annotated[str, Meta(pattern=r"^[0-9]{5,6}\Z")]
 
 
@@ -50,22 +52,56 @@ class NodeSection(_Section, frozen=True):
     workers: Annotated[int, Meta(ge=0, le=256)] = 0
 
 
+class AnswersSection(_Section, frozen=True, omit_defaults=True):
+    """What a peer is answered instead; what is left out is the country's, or the standard's."""
+
+    grey: Status | None = None
+    unknown: Status | None = None
+    malformed: Status | None = None
+
+
+STANDARD_ANSWERS = AnswersSection()
+
+
 class PeerSection(_Section, frozen=True):
-    """Peers that may connect."""
+    """A peer, or all whose names end alike."""
 
     origin_host: Identity
-    networks: Annotated[tuple[str, ...], Meta(min_length=1)]
+    networks: tuple[str, ...] = ()
+    role: Role = "auto"
+    tls: Tls = "optional"
+    connections: Annotated[int, Meta(ge=1, le=1000)] = 1
+    connect: tuple[str, ...] = ()
+    requests_per_second: Rate = 0
+    load: bool = False
+    answers: AnswersSection = STANDARD_ANSWERS
+
+
+class TlsSection(_Section, frozen=True):
+    """How connections are secured."""
+
+    listen: tuple[str, ...] = ()
+    certificate_file: str = ""
+    key_file: str = ""
+    ca_file: str = ""
+    client_certificate: Literal["required", "optional"] = "required"
+    inband: bool = False
 
 
 class DiameterSection(_Section, frozen=True):
     """Where Diameter peers find the node; times in seconds."""
 
-    listen: Annotated[tuple[str, ...], Meta(min_length=1)] = ("127.0.0.1:3868", "[::1]:3868")
+    listen: tuple[str, ...] = ("127.0.0.1:3868", "[::1]:3868")
     max_connections: Positive = 2000
+    max_connections_per_address: Positive = 256
+    max_unopened: Positive = 1024
+    requests_per_second: Rate = 0
     cer_timeout: Timeout = 10.0
     watchdog: Annotated[float, Meta(ge=6, le=3600)] = 30.0
+    reconnect: Annotated[float, Meta(ge=0.1, le=3600)] = 30.0
     drain_timeout: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     max_events: Annotated[int, Meta(ge=64, le=1 << 24)] = 4096
+    tls: TlsSection = TlsSection()
     peers: tuple[PeerSection, ...] = (PeerSection("*", ("127.0.0.0/8", "::1/128")),)
 
 
@@ -221,6 +257,7 @@ class Country(_Section, frozen=True):
     non_roamer_plmns: tuple[Plmn, ...]
     hard_reasons: tuple[Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}\Z")], ...]
     test_tacs: tuple[Annotated[str, Meta(pattern=r"^[0-9]{1,8}\Z")], ...]
+    answers: AnswersSection = STANDARD_ANSWERS
 
 
 class Config(_Section, frozen=True):
@@ -264,9 +301,33 @@ def parse_endpoint(text: str) -> Endpoint:
     return host, int(match[3])
 
 
-def allowed_peer(peer: PeerSection) -> PeerEntry:
-    """The entry of the peer policy that this section stands for. Raises ValueError."""
-    return PeerEntry(peer.origin_host, tuple(ip_network(text) for text in peer.networks))
+def peer_entry(peer: PeerSection, answers: AnswersSection = STANDARD_ANSWERS) -> PeerEntry:
+    """The entry of the peer policy that this section stands for, with the country's answers where it has none.
+
+    Raises ValueError.
+    """
+    own = peer.answers
+    return PeerEntry(
+        peer.origin_host,
+        tuple(ip_network(text) for text in peer.networks),
+        role=peer.role,
+        tls=peer.tls,
+        connections=peer.connections,
+        connect=tuple(parse_endpoint(text) for text in peer.connect),
+        requests_per_second=peer.requests_per_second,
+        load=peer.load,
+        grey=own.grey or answers.grey,
+        unknown=own.unknown or answers.unknown,
+        malformed=own.malformed or answers.malformed,
+    )
+
+
+def peer_policy(
+    config: Config, country: Country, added: tuple[PeerSection, ...] = (), disabled: frozenset[str] = frozenset()
+) -> PeerPolicy:
+    """All peers: those of the configuration and those that were added, without those that are disabled."""
+    entries = (peer_entry(peer, country.answers) for peer in (*config.diameter.peers, *added))
+    return PeerPolicy(entries, disabled)
 
 
 def redis_settings(config: Config) -> RedisSettings:
@@ -339,18 +400,18 @@ def _read(path: Path, model: type[_Model]) -> _Model:
 
 def _check(path: Path, config: Config) -> None:
     """What a type cannot say."""
-    for key, texts in (("diameter.listen", config.diameter.listen), ("metrics.listen", (config.metrics.listen,))):
+    listening = (
+        ("diameter.listen", config.diameter.listen),
+        ("diameter.tls.listen", config.diameter.tls.listen),
+        ("metrics.listen", filter(None, (config.metrics.listen,))),
+    )
+    for key, texts in listening:
         for text in texts:
             try:
-                if text or key == "diameter.listen":
-                    parse_endpoint(text)
+                parse_endpoint(text)
             except ValueError as error:
                 raise ConfigError(f"{path}: {key}: {error}") from error
-    for number, peer in enumerate(config.diameter.peers):
-        try:
-            allowed_peer(peer)
-        except ValueError as error:
-            raise ConfigError(f"{path}: diameter.peers[{number}]: {error}") from error
+    _check_peers(path, config.diameter)
     try:
         _redis_settings(config.redis).endpoints()
     except ValueError as error:
@@ -362,6 +423,23 @@ def _check(path: Path, config: Config) -> None:
     if config.journal.max_bytes < 2 * config.journal.segment_bytes:
         # The segment that is written to stays, so one that fills the journal would never be let go.
         raise ConfigError(f"{path}: journal.max_bytes: smaller than two journal.segment_bytes")
+
+
+def _check_peers(path: Path, diameter: DiameterSection) -> None:
+    tls = diameter.tls
+    files = (tls.certificate_file, tls.key_file, tls.ca_file)
+    if not all(files) and (any(files) or tls.listen or tls.inband):
+        raise ConfigError(f"{path}: diameter.tls: certificate_file, key_file and ca_file are needed")
+    if not diameter.listen and not tls.listen and not any(peer.connect for peer in diameter.peers):
+        raise ConfigError(f"{path}: diameter.listen: there is no way to any peer")
+    for number, peer in enumerate(diameter.peers):
+        key = f"{path}: diameter.peers[{number}]"
+        try:
+            peer_entry(peer)
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from error
+        if peer.tls == "required" and not all(files):
+            raise ConfigError(f"{key}.tls: diameter.tls has no certificates")
 
 
 def _check_sms(path: Path, sms: SmsSection) -> None:

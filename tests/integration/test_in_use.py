@@ -51,7 +51,6 @@ def node(tmp_path: Path) -> Iterator[_core.Node]:
         origin_realm="test",
         origin_state_id=1,
         workers=1,
-        max_connections=1,
         max_events=64,
         hold_ms=1000,
         journal_directory=tmp_path / "journal",

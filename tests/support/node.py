@@ -210,7 +210,6 @@ def replica(node: NodeProcess, journal: Path) -> _core.Node:
         origin_realm="test",
         origin_state_id=1,
         workers=1,
-        max_connections=1,
         max_events=64,
         hold_ms=0,
         journal_directory=journal,
