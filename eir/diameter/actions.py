@@ -34,7 +34,6 @@ class Reason(StrEnum):
     ELECTION_LOST = "election-lost"
     """The peer's connection to us stays (RFC 6733 5.6.4: the winner closes the connection it initiated)."""
     ELECTION_WON = "election-won"
-    ELECTION_TIMEOUT = "election-timeout"
     TLS_TIMEOUT = "tls-timeout"
     """The handshake that a CER asked for did not come to its end."""
     CERTIFICATE_REFUSED = "certificate-refused"

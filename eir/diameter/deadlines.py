@@ -7,6 +7,7 @@ It has no clock and calls nobody.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from itertools import count
 from typing import Generic, Protocol, TypeVar
 
@@ -56,14 +57,18 @@ class Deadlines(Generic[_T]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def take(self, now: float) -> list[_T]:
-        """Those that are due, each once; whether it is due again is for `watch` to be told."""
-        due = []
-        while (at := self.first()) is not None and at <= now:
+    def take(self, now: float) -> Iterator[_T]:
+        """Those that are due, one after the other; whether it is due again is for `watch` to be told meanwhile.
+
+        Ends even where that is always at once.
+        """
+        for _ in range(len(self._at)):
+            at = self.first()
+            if at is None or at > now:
+                return
             _, _, timed = heapq.heappop(self._heap)
             del self._at[timed]
-            due.append(timed)
-        return due
+            yield timed
 
     def _is_old(self, entry: tuple[float, int, _T]) -> bool:
         at, _, timed = entry

@@ -12,24 +12,12 @@ knows no other peer.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from eir.diameter import capabilities, dictionary, requests
-from eir.diameter.actions import (
-    Action,
-    Close,
-    Connect,
-    Discard,
-    Reason,
-    Secure,
-    Send,
-    SendAndClose,
-    SendAndOpen,
-)
+from eir.diameter.actions import Action, Close, Connect, Discard, Reason, Secure, Send, SendAndClose, SendAndOpen
 from eir.diameter.answer import Identity
 from eir.diameter.capabilities import Capabilities, Incoming
 from eir.diameter.dictionary import DisconnectCause
@@ -38,15 +26,8 @@ from eir.diameter.own_requests import OwnRequests
 from eir.diameter.peer_fsm import TRANSITIONS, PeerAction, PeerEvent, PeerState
 from eir.diameter.peer_policy import Address, Endpoint, PeerEntry
 from eir.diameter.peer_timers import DEFAULT_TIMERS, NEVER, SILENCE, PeerTimers, pause_after
+from eir.diameter.peer_view import StateChanges
 from eir.diameter.watchdog import Watchdog, WatchdogAction, WatchdogState
-
-
-@dataclass(slots=True)
-class StateChanges:
-    """How often peers and their watchdogs went from one state to another."""
-
-    peers: Counter[tuple[str, str]] = field(default_factory=Counter)
-    watchdogs: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -81,17 +62,7 @@ _CONNECTED: Final = _OPEN | {PeerState.CLOSING}
 _CONNECTING: Final = frozenset({PeerState.WAIT_CONN_ACK, PeerState.WAIT_CONN_ACK_ELECT})
 _AWAITING_CEA: Final = frozenset({PeerState.WAIT_I_CEA, PeerState.WAIT_RETURNS})
 
-_TIMEOUT_REASONS: Final[Mapping[PeerState, Reason]] = MappingProxyType(
-    {
-        PeerState.WAIT_CONN_ACK: Reason.CONNECT_TIMEOUT,
-        PeerState.WAIT_CONN_ACK_ELECT: Reason.CONNECT_TIMEOUT,
-        PeerState.WAIT_I_CEA: Reason.CEA_TIMEOUT,
-        PeerState.WAIT_RETURNS: Reason.ELECTION_TIMEOUT,
-    }
-)
-
 _CONNECTED_ALREADY: Final = DiameterError(dictionary.ELECTION_LOST, None, "connected already")
-_ELECTION_LOST: Final = DiameterError(dictionary.ELECTION_LOST, None, "the other connection stays")
 
 
 class Peer:
@@ -100,11 +71,11 @@ class Peer:
 
     __slots__ = (
         "_changes",
-        "_closing_reason",
         "_deadline",
         "_goodbye",
         "_i",
         "_identity",
+        "_late",
         "_own",
         "_r",
         "_random",
@@ -148,7 +119,7 @@ class Peer:
         self._own = OwnRequests(identity, random)
         self._securing = False
         self._deadline: float | None = None
-        self._closing_reason = Reason.DPA_TIMEOUT
+        self._late = Reason.CONNECT_TIMEOUT
         # Whether the peer itself said that the connection ends.
         self._goodbye = False
         self._tcs = 1.0
@@ -312,8 +283,7 @@ class Peer:
             return self.start(now)
         if self._securing:
             return self._take(PeerEvent.R_PEER_DISC, now, _About(Reason.TLS_TIMEOUT))
-        reason = _TIMEOUT_REASONS.get(self._state, self._closing_reason)
-        return self._take(PeerEvent.TIMEOUT, now, _About(reason))
+        return self._take(PeerEvent.TIMEOUT, now, _About(self._late))
 
     # Messages.
 
@@ -411,7 +381,7 @@ class Peer:
                 self._r = _Link(incoming.number, incoming.local, incoming, incoming.capabilities)
             case PeerAction.R_REJECT:
                 assert about.incoming is not None
-                return [self._refuse(about.incoming, _CONNECTED_ALREADY, Reason.DUPLICATE)]
+                return [self._refuse(about.incoming, Reason.DUPLICATE)]
             case PeerAction.I_SND_CER:
                 assert self._i is not None and self._i.local is not None
                 return [Send(self._i.number, self._own.cer(self._i.local))]
@@ -452,9 +422,9 @@ class Peer:
         timers = self._timers
         match self._state:
             case PeerState.WAIT_CONN_ACK if before is PeerState.CLOSED:
-                self._deadline = now + timers.connect_timeout
+                self._deadline, self._late = now + timers.connect_timeout, Reason.CONNECT_TIMEOUT
             case PeerState.WAIT_I_CEA | PeerState.WAIT_RETURNS if before in _CONNECTING:
-                self._deadline = now + timers.cea_timeout
+                self._deadline, self._late = now + timers.cea_timeout, Reason.CEA_TIMEOUT
             case PeerState.R_OPEN | PeerState.I_OPEN:
                 self._deadline = None
                 self._tcs = 1.0
@@ -462,7 +432,7 @@ class Peer:
                 self._watchdog.start_over()
                 asked = about.code is None
                 self._deadline = now + (timers.dpa_timeout if asked else timers.dpr_grace)
-                self._closing_reason = Reason.DPA_TIMEOUT if asked else Reason.DPR_GRACE
+                self._late = Reason.DPA_TIMEOUT if asked else Reason.DPR_GRACE
             case PeerState.CLOSED:
                 self._watchdog.connection_down(now)
                 if not self.entry.is_name:
@@ -508,12 +478,12 @@ class Peer:
         if link is None:
             return []
         if reason is Reason.ELECTION_LOST and link.incoming is not None:
-            return [self._refuse(link.incoming, _ELECTION_LOST, reason)]
+            return [self._refuse(link.incoming, reason)]
         return [Close(link.number, reason)]
 
-    def _refuse(self, incoming: Incoming, error: DiameterError, reason: Reason) -> SendAndClose:
-        cea = capabilities.build_cea_refusal(incoming.cer, self._identity, incoming.local, error)
-        return SendAndClose(incoming.number, cea, reason, error.result_code)
+    def _refuse(self, incoming: Incoming, reason: Reason) -> SendAndClose:
+        cea = capabilities.build_cea_refusal(incoming.cer, self._identity, incoming.local, _CONNECTED_ALREADY)
+        return SendAndClose(incoming.number, cea, reason, _CONNECTED_ALREADY.result_code)
 
     def _send(self, data: bytes, code: int | None) -> list[Action]:
         link = self._serving()

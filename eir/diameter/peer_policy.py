@@ -8,7 +8,7 @@ It never looks at a message, and holds no peer: only what was said of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final, Literal, TypeAlias
@@ -77,7 +77,7 @@ class PeerEntry:
 class PeerPolicy:
     """All entries. The one that names a peer most exactly decides alone: the name, the longest suffix, then "*"."""
 
-    __slots__ = ("_by_pattern", "_disabled", "_entries", "_prefixes")
+    __slots__ = ("_by_pattern", "_disabled", "_entries", "_named", "_prefixes")
 
     def __init__(self, entries: Iterable[PeerEntry], disabled: Iterable[str] = ()) -> None:
         """`disabled` are names that are kept out whatever the entries say."""
@@ -86,6 +86,11 @@ class PeerPolicy:
         self._by_pattern: dict[str, list[PeerEntry]] = {}
         for entry in self._entries:
             self._by_pattern.setdefault(entry.origin_host.lower(), []).append(entry)
+        self._named: Final = {
+            name: entries
+            for name, entries in self._by_pattern.items()
+            if entries[0].is_name and name not in self._disabled
+        }
         # Prefixes by family and length: an address is looked up as often as there are lengths, not networks.
         self._prefixes: dict[tuple[int, int], set[int]] = {}
         for network in self.networks():
@@ -117,13 +122,10 @@ class PeerPolicy:
                 return next((entry for entry in entries if entry.holds(address)), None)
         return None
 
-    def named(self) -> dict[str, list[PeerEntry]]:
+    @property
+    def named(self) -> Mapping[str, list[PeerEntry]]:
         """The entries of each peer that has its own and is not disabled, by its name in lower case."""
-        return {
-            name: entries
-            for name, entries in self._by_pattern.items()
-            if entries[0].is_name and name not in self._disabled
-        }
+        return self._named
 
     def networks(self) -> tuple[Network, ...]:
         """The networks of all entries, each once, in their order."""

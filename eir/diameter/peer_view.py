@@ -1,14 +1,26 @@
 """Peers and their connections as people and metrics see them: what `peers` shows of itself.
 
-Plain values, made when somebody asks; nothing follows from them.
+Plain values, made when somebody asks, and counters; nothing follows from them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from eir.diameter.peer import Peer
 from eir.diameter.peer_policy import Endpoint, PeerEntry
+
+if TYPE_CHECKING:
+    from eir.diameter.peer import Peer
+
+
+@dataclass(slots=True)
+class StateChanges:
+    """How often peers and their watchdogs went from one state to another; the names in lower case."""
+
+    peers: Counter[tuple[str, str]] = field(default_factory=Counter)
+    watchdogs: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)

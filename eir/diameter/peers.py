@@ -23,11 +23,11 @@ from eir.diameter.capabilities import Capabilities, Incoming, build_cea_refusal,
 from eir.diameter.deadlines import Deadlines
 from eir.diameter.dictionary import DisconnectCause
 from eir.diameter.message import DiameterError, peek_header
-from eir.diameter.peer import Peer, StateChanges
+from eir.diameter.peer import Peer
 from eir.diameter.peer_fsm import PeerState
 from eir.diameter.peer_policy import Address, Endpoint, PeerEntry, PeerPolicy, unmapped
 from eir.diameter.peer_timers import DEFAULT_TIMERS, PeerTimers
-from eir.diameter.peer_view import ConnectionView, PeerView, text_of_endpoint, view_of, view_of_disabled
+from eir.diameter.peer_view import ConnectionView, PeerView, StateChanges, text_of_endpoint, view_of, view_of_disabled
 
 _FREE: Final = frozenset({PeerState.CLOSED, PeerState.WAIT_CONN_ACK, PeerState.WAIT_I_CEA})
 """States in which a connection of the peer's is taken in, to be held against ours or not."""
@@ -266,7 +266,7 @@ class Peers:
             left = self._left(peer.give_way(now))
         peer.entry = entry
         connection.peer = peer
-        return [*left, *self._set_terms(group, entry), *self._after(peer, peer.accept(incoming, now))]
+        return [*left, *self._set_terms(group), *self._after(peer, peer.accept(incoming, now))]
 
     def _gives_way(self, peer: Peer, incoming: Incoming, now: float) -> bool:
         silent = None if peer.number is None else self._owner.idle(peer.number)
@@ -298,7 +298,7 @@ class Peers:
         """
         self._policy = policy
         out: list[Action] = []
-        named = policy.named()
+        named = policy.named
         for name, entries in named.items():
             out += self._name(name, entries, now)
         for name, group in list(self._groups.items()):
@@ -341,7 +341,7 @@ class Peers:
         group = self._groups.get(name)
         if group is None:
             group = self._groups[name] = _Group(entries[0].origin_host, named=True)
-            out += self._set_terms(group, entries[0])
+            out += self._set_terms(group)
         group.named = True
         addresses = {endpoint: entry for entry in entries for endpoint in entry.connect}
         group.places = max(len(addresses), *(entry.connections for entry in entries))
@@ -356,7 +356,7 @@ class Peers:
 
     def _review(self, group: _Group, peer: Peer, now: float) -> list[Action]:
         """Holds one peer to the policy that is now in force."""
-        entries = self._policy.named().get(group.origin_host.lower(), [])
+        entries = self._policy.named.get(group.origin_host.lower(), [])
         entry = next((entry for entry in entries if peer.connect in entry.connect), None)
         if entry is None:
             peer.forget_address()
@@ -369,9 +369,12 @@ class Peers:
         if entry is None:
             return self._after(peer, peer.disconnect(DisconnectCause.DO_NOT_WANT_TO_TALK_TO_YOU, now))
         peer.entry = entry
-        return self._set_terms(group, entry)
+        return []
 
-    def _set_terms(self, group: _Group, entry: PeerEntry) -> list[Action]:
+    def _set_terms(self, group: _Group) -> list[Action]:
+        """Tells the terms of a peer where they have changed: those of its first entry, or that let it in first."""
+        own = self._policy.named.get(group.origin_host.lower())
+        entry = own[0] if own else group.peers[0].entry
         if entry == group.terms:
             return []
         group.terms = entry
@@ -415,8 +418,10 @@ class Peers:
             if peer.state is PeerState.CLOSED and peer.connect is None:
                 group.peers = [other for other in group.peers if other is not peer]
                 self._deadlines.forget(peer)
-        if group.peers or self._groups.get(group.origin_host.lower()) is not group:
+        if self._groups.get(group.origin_host.lower()) is not group:
             return []
+        if group.peers:
+            return self._set_terms(group)
         del self._groups[group.origin_host.lower()]
         return [SetTerms(group.origin_host, None)]
 

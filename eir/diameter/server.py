@@ -117,8 +117,6 @@ class Outcomes:
     """Connections ended, by reason."""
     messages: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Messages of the control plane by direction, "in" or "out", and command, such as "CER"."""
-    connect_failures: Counter[str] = field(default_factory=Counter)
-    """Connections of ours that were not made, by peer."""
 
 
 class DiameterServer:
@@ -266,7 +264,10 @@ class DiameterServer:
 
     def _handle_timer(self) -> None:
         self._timer = None
-        self._carry_out(self._peers.handle_timer(self._loop.time()))
+        try:
+            self._do(self._peers.handle_timer(self._loop.time()))
+        finally:
+            self._set_timer()
 
     def _set_timer(self) -> None:
         at = self._peers.timer()
@@ -279,37 +280,48 @@ class DiameterServer:
     # Actions.
 
     def _carry_out(self, actions: list[Action]) -> None:
-        try:
-            self._do(actions)
-        finally:
-            self._set_timer()
+        self._do(actions)
+        self._set_timer()
 
     def _do(self, actions: list[Action]) -> None:
         for action in actions:
-            match action:
-                case Send(number, data, result_code):
-                    self._count(number, result_code)
-                    self._count_message("out", data)
-                    self._delivered(self._node.send(number, data))
-                case SendAndOpen(number, data, origin_host, sender, advertised_relay):
-                    self._count_message("out", data)
-                    self._open(number, origin_host)
-                    self._delivered(self._node.open(number, data, origin_host, sender, advertised_relay))
-                case Secure(number, data):
-                    self._count_message("out", data)
-                    self._delivered(self._node.secure(number, data))
-                case SendAndClose(number, data, reason, result_code):
-                    self._count(number, result_code)
-                    self._count_message("out", data)
-                    self._close(number, data, reason)
-                case Close(number, reason):
-                    self._close(number, b"", reason)
-                case Discard(_, reason):
-                    self.outcomes.discarded[reason] += 1
-                case Connect():
-                    self._connect(action)
-                case SetTerms(origin_host, entry):
-                    self._set_terms(origin_host, entry)
+            # One that fails must not cost other peers theirs.
+            try:
+                self._obey(action)
+            except Exception:
+                number = getattr(action, "number", None)
+                log.error("action not carried out", exc_info=True, action=type(action).__name__, connection=number)
+                if number is not None:
+                    self._node.close(number, b"")
+
+    def _obey(self, action: Action) -> None:
+        match action:
+            case Send(number, data, result_code):
+                self._count(number, result_code)
+                self._count_message("out", data)
+                self._delivered(self._node.send(number, data))
+            case SendAndOpen(number, data, origin_host, sender, advertised_relay):
+                self._count_message("out", data)
+                self._open(number, origin_host)
+                self._delivered(self._node.open(number, data, origin_host, sender, advertised_relay))
+            case Secure(number, data):
+                self._count_message("out", data)
+                if not self._node.secure(number, data):
+                    # Gone, or there are no certificates to do it with.
+                    self._delivered(False)
+                    self._node.close(number, b"")
+            case SendAndClose(number, data, reason, result_code):
+                self._count(number, result_code)
+                self._count_message("out", data)
+                self._close(number, data, reason)
+            case Close(number, reason):
+                self._close(number, b"", reason)
+            case Discard(_, reason):
+                self.outcomes.discarded[reason] += 1
+            case Connect():
+                self._connect(action)
+            case SetTerms(origin_host, entry):
+                self._set_terms(origin_host, entry)
 
     def _open(self, number: int, origin_host: str) -> None:
         if (connection := self._connections.get(number)) is not None:
@@ -330,7 +342,7 @@ class DiameterServer:
             number = self._node.connect(action.address, action.port, action.tls_name)
         except (OSError, ValueError) as error:
             log.warning("cannot connect", peer=action.origin_host, remote=remote, error=str(error))
-            self._add(self.outcomes.connect_failures, action.origin_host, _OTHERS)
+            self.outcomes.closed["connect failed"] += 1
         else:
             self._connections[number] = _Connection(remote, action.origin_host)
             self._empty.clear()

@@ -177,8 +177,6 @@ class Watchdog:
 
     def connection_up(self, now: float) -> tuple[WatchdogAction, ...]:
         """Capabilities are exchanged: begin. After a failure this asks at once."""
-        # A DWR of an earlier connection is not answered on this one.
-        self._pending = False
         return self._move(WatchdogEvent.CONNECTION_UP, now)
 
     def dwa_received(self, now: float) -> tuple[WatchdogAction, ...]:

@@ -28,10 +28,11 @@ from eir.diameter.message import (
     peek_header,
     text_of,
 )
-from eir.diameter.peer import Peer, StateChanges
+from eir.diameter.peer import Peer
 from eir.diameter.peer_fsm import PeerState
 from eir.diameter.peer_policy import PeerEntry
 from eir.diameter.peer_timers import PeerTimers
+from eir.diameter.peer_view import StateChanges
 from eir.diameter.watchdog import WatchdogState
 
 Vector = Callable[[str], bytes]
@@ -622,7 +623,7 @@ class TestElection:
         cer_sent(connecting)
         connecting.accept(incoming(), 3.0)
         assert connecting.timer() == 12.0
-        closed = [Close(OURS, Reason.ELECTION_TIMEOUT), Close(R, Reason.ELECTION_TIMEOUT)]
+        closed = [Close(OURS, Reason.CEA_TIMEOUT), Close(R, Reason.CEA_TIMEOUT)]
         assert connecting.handle_timer(12.0, 3.0) == closed
         assert (connecting.state, connecting.timer()) == (PeerState.CLOSED, 42.0)
 

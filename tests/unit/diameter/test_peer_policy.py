@@ -79,7 +79,7 @@ def test_the_disabled_are_kept_out_whatever_the_entries_say() -> None:
     assert found(policy, "a.org") is found(policy, "B.ORG") is None
     assert found(policy, "c.org") == "*"
     assert policy.is_disabled("A.ORG")
-    assert not policy.named()
+    assert not policy.named
     assert policy.disabled == {"a.org", "b.org"}
 
 
@@ -111,7 +111,7 @@ def test_the_addresses_of_connect_are_its_networks() -> None:
     entry = PeerEntry("mme1.example.org", connect=here)
     assert entry.networks == (ip_network("192.0.2.1/32"), ip_network("2001:db8::1/128"))
     assert PeerEntry("mme1.example.org", (V4,), connect=here).networks == (V4,)
-    assert PeerPolicy((entry,)).named() == {"mme1.example.org": [entry]}
+    assert PeerPolicy((entry,)).named == {"mme1.example.org": [entry]}
 
 
 @pytest.mark.parametrize("pattern", ["", "*.", "*example.org", "mme*.example.org", "**"])
