@@ -31,17 +31,16 @@ def peers(context: typer.Context, as_json: JsonOption = False, path: ConfigOptio
         return
     from rich.table import Table
 
-    table = Table("Origin-Host", "address", "way", "TLS", "state", "watchdog", "connected", "last heard")
+    table = Table("Origin-Host", "address", "way", "state", "watchdog", "since", "heard", box=None, pad_edge=False)
     for row in rows:
         table.add_row(
             row["origin_host"] or "-",
             row["remote"],
-            row["direction"],
-            "yes" if row["tls"] else "no",
+            f"{row['direction']}, TLS" if row["tls"] else row["direction"],
             row["state"],
             row["watchdog"],
-            f"{row['since']:.0f} s ago",
-            f"{row['idle']:.1f} s ago",
+            f"{row['since']:.0f} s",
+            f"{row['idle']:.1f} s",
         )
     new_console().print(table)
 

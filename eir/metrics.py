@@ -7,6 +7,7 @@ are a promise to those who have dashboards: a test holds them. Called by `app`, 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,7 @@ class NodeCollector(Collector):
         yield from _answers(stats)
         yield from self._messages(stats)
         yield from self._connections(stats)
+        yield from self._peers()
         yield from _journal(stats)
         yield from _timers(stats)
         yield from self._store(now)
@@ -89,11 +91,54 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily("eir_connections", "Connections, open or not", stats["connections"])
         yield GaugeMetricFamily("eir_open_peers", "Connections whose peer is open", self._server.open_peers())
         yield CounterMetricFamily("eir_connections_accepted", "Connections accepted", stats["accepted"])
-        yield CounterMetricFamily("eir_connections_refused", "Connections refused: too many", stats["refused"])
+        refused = CounterMetricFamily(
+            "eir_connections_refused", "Connections closed before anything was read, by reason", labels=("reason",)
+        )
+        for reason, count in stats["refused_by"].items():
+            refused.add_metric((reason,), count)
+        yield refused
+        yield CounterMetricFamily("eir_tls_failures", "Connections closed because TLS failed", stats["tls_failures"])
+        if (expires := self._node.tls_expires()) is not None:
+            yield GaugeMetricFamily(
+                "eir_tls_certificate_expires_seconds",
+                "When the node's certificate expires, seconds since 1970",
+                expires,
+            )
+        yield GaugeMetricFamily(
+            "eir_load", "Share of their time that the answering threads were busy", stats["load"] / 65535
+        )
         closed = CounterMetricFamily("eir_connections_closed", "Connections ended, by reason", labels=("reason",))
         for reason, count in list(self._server.outcomes.closed.items()):
             closed.add_metric((str(reason),), count)
         yield closed
+
+    def _peers(self) -> Iterator[Metric]:
+        states = GaugeMetricFamily("eir_peer_state", "Peers in a state of RFC 6733 5.6", labels=("peer", "state"))
+        watchdogs = GaugeMetricFamily(
+            "eir_watchdog_state", "Peers whose watchdog is in a state of RFC 3539", labels=("peer", "state")
+        )
+        table = [view for view in self._server.peer_table() if not view.disabled]
+        for metric, found in (
+            (states, Counter((view.origin_host, view.state) for view in table)),
+            (watchdogs, Counter((view.origin_host, view.watchdog) for view in table)),
+        ):
+            for labels, count in found.items():
+                metric.add_metric(labels, count)
+            yield metric
+        for name, text, changes in (
+            ("eir_peer_changes", "Peers that went from one state to another", self._server.peer_changes),
+            ("eir_watchdog_changes", "Watchdogs that went from one state to another", self._server.watchdog_changes),
+        ):
+            counter = CounterMetricFamily(name, text, labels=("before", "after"))
+            for labels, count in list(changes.items()):
+                counter.add_metric(labels, count)
+            yield counter
+        messages = CounterMetricFamily(
+            "eir_control_messages", "Messages of the control plane", labels=("direction", "command")
+        )
+        for labels, count in list(self._server.outcomes.messages.items()):
+            messages.add_metric(labels, count)
+        yield messages
 
     def _store(self, now: int) -> Iterator[Metric]:
         keeper, sweep = self._keeper.state, self._sweep.state
@@ -192,7 +237,7 @@ def _answers(stats: _core.Stats) -> Iterator[Metric]:
     answers = CounterMetricFamily(
         "eir_answers", "Answers, by protocol, peer, rule and list", labels=("protocol", "peer", "rule", "list")
     )
-    by_peer = {
+    by_peer: dict[str, CounterMetricFamily | GaugeMetricFamily] = {
         "watchdogs": CounterMetricFamily("eir_watchdogs", "Device-Watchdog-Requests answered", labels=("peer",)),
         "not_started": CounterMetricFamily(
             "eir_not_started", "First attaches that started no timer: journal or breaker", labels=("peer",)
@@ -201,6 +246,10 @@ def _answers(stats: _core.Stats) -> Iterator[Metric]:
             "eir_hold_timeouts", "Answers that left before their record was safe", labels=("peer",)
         ),
         "punted": CounterMetricFamily("eir_punted", "Messages handed to the control plane", labels=("peer",)),
+        "limited": CounterMetricFamily("eir_limited", "Requests above a limit, answered 3004", labels=("peer",)),
+        "overload": GaugeMetricFamily(
+            "eir_peer_overload_percent", "By how much a peer is now told to send less", labels=("peer",)
+        ),
     }
     for name, peer in stats["peers"].items():
         for rule, listed, count in peer["answers"]:
@@ -209,6 +258,8 @@ def _answers(stats: _core.Stats) -> Iterator[Metric]:
         by_peer["not_started"].add_metric((name,), peer["not_started"])
         by_peer["hold_timeouts"].add_metric((name,), peer["hold_timeouts"])
         by_peer["punted"].add_metric((name,), peer["punted"])
+        by_peer["limited"].add_metric((name,), peer["limited"])
+        by_peer["overload"].add_metric((name,), peer["overload"])
     yield answers
     yield from by_peer.values()
     total = 0

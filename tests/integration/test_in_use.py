@@ -75,7 +75,7 @@ def open_peer(node: _core.Node) -> Client:
         return messages
 
     until(asked)
-    assert node.open(messages[0], b"", client.host)
+    assert node.open(messages[0], b"", client.host, "auto", False)
     return client
 
 

@@ -41,7 +41,7 @@ PROMISED = {
     "eir_connections": ("gauge", set()),
     "eir_open_peers": ("gauge", set()),
     "eir_connections_accepted_total": ("counter", set()),
-    "eir_connections_refused_total": ("counter", set()),
+    "eir_connections_refused_total": ("counter", {"reason"}),
     "eir_connections_closed_total": ("counter", {"reason"}),
     "eir_journal_available": ("gauge", set()),
     "eir_journal_bytes": ("gauge", set()),
@@ -82,6 +82,16 @@ PROMISED = {
     "eir_smsc_up": ("gauge", {"smsc"}),
     "eir_smsc_window_in_use": ("gauge", {"smsc"}),
     "eir_smsc_events_total": ("counter", {"smsc", "event"}),
+    "eir_limited_total": ("counter", {"peer"}),
+    "eir_peer_overload_percent": ("gauge", {"peer"}),
+    "eir_tls_failures_total": ("counter", set()),
+    "eir_tls_certificate_expires_seconds": ("gauge", set()),
+    "eir_load": ("gauge", set()),
+    "eir_peer_state": ("gauge", {"peer", "state"}),
+    "eir_watchdog_state": ("gauge", {"peer", "state"}),
+    "eir_peer_changes_total": ("counter", {"before", "after"}),
+    "eir_watchdog_changes_total": ("counter", {"before", "after"}),
+    "eir_control_messages_total": ("counter", {"direction", "command"}),
     "eir_lists_valid": ("gauge", set()),
     "eir_overlay_entries": ("gauge", set()),
     "eir_lists_sequence": ("gauge", set()),
@@ -110,6 +120,8 @@ def peer(**counts: int) -> _core.PeerStats:
         "not_started": 1,
         "hold_timeouts": 2,
         "lost": 4,
+        "limited": 8,
+        "overload": 9,
         "punted": 6,
         "discarded": 7,
     }
@@ -133,6 +145,9 @@ class FakeNode:
             "connections": 4,
             "accepted": 10,
             "refused": 1,
+            "refused_by": {"address": 1},
+            "tls_failures": 2,
+            "load": 65535,
             "unframeable": 1,
             "stuck": 1,
             "journal_available": True,
@@ -150,6 +165,9 @@ class FakeNode:
             "in_use_dropped": 13,
             "in_use_bytes": 4096,
         }
+
+    def tls_expires(self) -> int | None:
+        return 4_000_000_000
 
     def journal_position(self) -> int:
         return 25
@@ -169,7 +187,21 @@ class FakeServer:
             discarded=Counter({"unreadable": 1}),
             undelivered=1,
             closed=Counter({"peer closed": 3}),
+            messages=Counter({("in", "CER"): 4}),
         )
+        self.peer_changes = Counter({("Closed", "R-Open"): 6})
+        self.watchdog_changes = Counter({("INITIAL", "OKAY"): 7})
+
+    def peer_table(self) -> list[SimpleNamespace]:
+        def peer(name: str, state: str, *, disabled: bool = False) -> SimpleNamespace:
+            return SimpleNamespace(origin_host=name, state=state, watchdog="OKAY", disabled=disabled)
+
+        return [
+            peer("mme1", "R-Open"),
+            peer("dra", "I-Open"),
+            peer("dra", "I-Open"),
+            peer("x", "Closed", disabled=True),
+        ]
 
     def open_peers(self) -> int:
         return 3
@@ -275,6 +307,11 @@ def test_values() -> None:
         (7, "eir_answer_seconds_bucket", {"le": "+Inf"}),
         (7, "eir_answer_seconds_count", {}),
         (3.5, "eir_answer_seconds_sum", {}),
+        (8, "eir_limited_total", {"peer": "mme1"}),
+        (9, "eir_peer_overload_percent", {"peer": "mme1"}),
+        (1, "eir_load", {}),
+        (2, "eir_peer_state", {"peer": "dra", "state": "I-Open"}),
+        (1, "eir_watchdog_state", {"peer": "mme1", "state": "OKAY"}),
         (3, "eir_lists_entries", {"section": "grey"}),
         (77, "eir_lists_sequence", {}),
     ]:

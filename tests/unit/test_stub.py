@@ -28,7 +28,7 @@ TYPED_DICTS = {
     if [ast.unparse(base) for base in node.bases] == ["TypedDict"]
 }
 # Names that are for type checkers alone, and the list of names that PyO3 makes.
-OF_TYPES_ALONE = {"__all__", "Event", "JournalRecord", "StrPath", *TYPED_DICTS}
+OF_TYPES_ALONE = {"__all__", "Event", "JournalRecord", "StrPath", "Traced", *TYPED_DICTS}
 
 
 def test_the_stub_is_the_module(tmp_path: Path) -> None:
