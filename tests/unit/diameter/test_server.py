@@ -220,9 +220,9 @@ def test_names_that_peers_make_up_do_not_pile_up() -> None:
     run(test)
 
 
-def test_one_connections_fault_is_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_connections_fault_is_its_own() -> None:
     async def test() -> None:
-        async with running() as (node, server):
+        async with running() as (node, _):
             node.faults["open"] = ValueError("no such role")
             node.happen(connected(1), ("message", 1, cer()), ("connected", 2, "no address", 1, "?", "in"))
             node.happen(connected(3), ("message", 3, dwr()))
