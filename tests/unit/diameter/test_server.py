@@ -220,7 +220,7 @@ def test_names_that_peers_make_up_do_not_pile_up() -> None:
     run(test)
 
 
-def test_one_connections_fault_is_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_connections_fault_is_its_own() -> None:
     async def test() -> None:
         async with running() as (node, _):
             node.faults["open"] = ValueError("no such role")
