@@ -374,7 +374,6 @@ def test_a_cer_behind_another_before_the_cea(shared_node: NodeProcess) -> None:
         assert client.check(lists.WHITE) == "white"
 
 
-@pytest.mark.xfail(strict=True, reason="the data plane does not answer it yet")
 @pytest.mark.parametrize("priority", [0, 7, 15])
 def test_drmp_goes_back(shared_node: NodeProcess, priority: int) -> None:
     with shared_node.peer() as peer:
@@ -383,7 +382,6 @@ def test_drmp_goes_back(shared_node: NodeProcess, priority: int) -> None:
         assert [avp.value for avp in answer.message.avps if avp.code == 301] == [priority]
 
 
-@pytest.mark.xfail(strict=True, reason="the data plane does not answer it yet")
 def test_overload_control_is_agreed_on(shared_node: NodeProcess) -> None:
     with shared_node.peer() as peer:
         answer = peer.ask(ecr([*plain(), OVERLOAD]))

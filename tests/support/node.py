@@ -30,7 +30,7 @@ START_PATIENCE = 30.0
 Settings = Mapping[str, Mapping[str, object]]
 """Keys of the configuration file by section; `diameter.peers` is a list of mappings."""
 
-_READY = re.compile(r"eir ready diameter=(\S+?)(?: metrics=:(\d+))?\n")
+_READY = re.compile(r"eir ready diameter=(\S+?)(?: tls=(\S+?))?(?: metrics=:(\d+))?\n")
 
 
 def write_config(directory: Path, settings: Settings | None = None) -> Path:
@@ -86,6 +86,8 @@ class NodeProcess:
         self.stderr = config_path.with_name("stderr.log")
         self.listening: list[tuple[str, int]] = []
         """Addresses of the Diameter listeners."""
+        self.tls_listening: list[tuple[str, int]] = []
+        """Addresses of those with TLS."""
         self.metrics_port: int | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] = {}
@@ -98,7 +100,9 @@ class NodeProcess:
         ready = _READY.fullmatch(line)
         assert ready, f"instead of a ready line: {line!r}; {self.stderr.read_text()}"
         self.listening = [(str(host), port) for host, port in map(config.parse_endpoint, ready[1].split(","))]
-        self.metrics_port = int(ready[2]) if ready[2] else None
+        if ready[2]:
+            self.tls_listening = [(str(host), port) for host, port in map(config.parse_endpoint, ready[2].split(","))]
+        self.metrics_port = int(ready[3]) if ready[3] else None
 
     def launch(self) -> None:
         """Starts it and waits for nothing."""
