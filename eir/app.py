@@ -40,6 +40,7 @@ from eir.timers.grey import Rules
 from eir.timers.keeper import Keeper, KeeperSettings
 from eir.timers.store import Store
 from eir.timers.sweep import Sweep
+from eir.tracing import Tracing
 from sms.service import Messages
 
 _NICE = 10
@@ -244,6 +245,8 @@ class Application:
         self._server = DiameterServer(
             self._node, identity, policy, timers, terms=terms_of, security=_security(settings)
         )
+        self._tracing = Tracing(self._node, self._record)
+        self._server.observe = self._tracing.observe
         self._peers = PeerDesk(self._node, self._server, book, lambda: (self._settings, self._country), self._record)
         try:
             self._secure(settings)
@@ -368,6 +371,7 @@ class Application:
         day = self._started // in_use.SECONDS_PER_DAY
         for turn in itertools.count(1):
             await asyncio.sleep(_WATCH_SECONDS)
+            self._tracing.expire()
             now = int(time.time())
             present = set(self._alarms(now))
             for alarm in sorted(present - alarms):
@@ -414,6 +418,7 @@ class Application:
         return {
             "check": self._check,
             **self._peers.commands(),
+            **self._tracing.commands(),
             "status": self._status,
             "reload": lambda _: self._reload(),
             "lists-load": self._load_other,

@@ -23,6 +23,7 @@ from eir.cli_peers import peers_cli
 from eir.cli_sms import sms_cli
 from eir.cli_subscribers import subscribers_cli
 from eir.cli_timers import grey_cli, store_cli, why
+from eir.cli_trace import trace
 from eir.config import ConfigError
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -35,6 +36,7 @@ cli.add_typer(breaker_cli, name="breaker")
 cli.add_typer(grey_cli, name="grey")
 cli.add_typer(store_cli, name="store")
 cli.command()(why)
+cli.command()(trace)
 cli.add_typer(audit_cli, name="audit")
 cli.add_typer(subscribers_cli, name="subscribers")
 cli.add_typer(sms_cli, name="sms")

@@ -30,6 +30,7 @@ class PeerBook:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._written = _Written()
+        self._damage = ""
 
     @property
     def added(self) -> tuple[PeerSection, ...]:
@@ -42,7 +43,11 @@ class PeerBook:
         return frozenset(self._written.disabled)
 
     def load(self) -> None:
-        """Reads the file, if there is one. Raises `PeerBookError`; what was known before is then still known."""
+        """Reads the file, if there is one.
+
+        Raises `PeerBookError`; what was known before is then still known, and nothing is written until it is mended.
+        """
+        self._damage = ""
         try:
             written = msgspec.json.decode(self._path.read_bytes(), type=_Written)
             for peer in written.added:
@@ -50,7 +55,8 @@ class PeerBook:
         except FileNotFoundError:
             written = _Written()
         except (OSError, ValueError) as error:
-            raise PeerBookError(f"{self._path}: {error}") from error
+            self._damage = f"{self._path}: {error}"
+            raise PeerBookError(self._damage) from error
         self._written = written
 
     def add(self, peer: PeerSection) -> None:
@@ -85,6 +91,8 @@ class PeerBook:
         self._write(_Written(self.added, tuple(sorted(self.disabled - {origin_host.lower()}))))
 
     def _write(self, written: _Written) -> None:
+        if self._damage:
+            raise PeerBookError(f"{self._damage}; mend it, or take it away, followed by a reload")
         beside = self._path.with_suffix(".new")
         with beside.open("wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n")

@@ -18,7 +18,7 @@ from eir.config import Config, Country, PeerSection
 from eir.diameter.peer_policy import PeerEntry
 from eir.diameter.server import DiameterServer
 from eir.log import Log
-from eir.peer_book import PeerBook
+from eir.peer_book import PeerBook, PeerBookError
 
 _NOT_OPEN_FOR = 300.0
 """Seconds after which a peer that the node connects to, and is not open, is somebody's business."""
@@ -70,7 +70,14 @@ class PeerDesk:
         }
 
     def reload(self) -> None:
-        """Puts in force what follows from configuration and book: who may connect, how many, on which terms."""
+        """Reads the book anew and puts in force what follows from it and the configuration."""
+        try:
+            self._book.load()
+        except PeerBookError as error:
+            log.error("peers that were added or disabled are those of before", error=str(error))
+        self._put_in_force()
+
+    def _put_in_force(self) -> None:
         self._server.policy = config.peer_policy(*self._settings(), self._book.added, self._book.disabled)
         self._server.set_terms_again()
         self.set_gate()
@@ -135,7 +142,7 @@ class PeerDesk:
         if peer.tls == "required" and not settings.diameter.tls.certificate_file:
             raise ValueError("diameter.tls has no certificates")
         self._book.add(peer)
-        await self._put_in_force(ask, "peers-add", peer.origin_host)
+        await self._changed(ask, "peers-add", peer.origin_host)
 
     async def _enable(self, ask: Mapping[str, Any]) -> None:
         await self._change(ask, "peers-enable", self._book.enable)
@@ -143,9 +150,9 @@ class PeerDesk:
 
     async def _change(self, ask: Mapping[str, Any], kind: str, change: Callable[[str], None]) -> None:
         change(str(ask["origin_host"]))
-        await self._put_in_force(ask, kind, str(ask["origin_host"]))
+        await self._changed(ask, kind, str(ask["origin_host"]))
 
-    async def _put_in_force(self, ask: Mapping[str, Any], kind: str, origin_host: str) -> None:
-        self.reload()
+    async def _changed(self, ask: Mapping[str, Any], kind: str, origin_host: str) -> None:
+        self._put_in_force()
         log.info("operator changed a peer", kind=kind, peer=origin_host)
         await self._record(ask, kind=kind, peer=origin_host)

@@ -47,6 +47,10 @@ log = Log(__name__)
 _Label = TypeVar("_Label", bound=Hashable)
 
 
+Observer = Callable[[int, str, bytes, bytes | None, str], None]
+"""(connection, the peer's Origin-Host if it is known, message, answer, what became of it)."""
+
+
 class DataPlane(Protocol):
     """What is asked of `_core.Node` here."""
 
@@ -137,6 +141,8 @@ class DiameterServer:
         security: Security | None = None,
     ) -> None:
         self.outcomes = Outcomes()
+        self.observe: Observer | None = None
+        """Is shown every message that comes here, with its answer, if it has one."""
         self._node = node
         self._terms = terms
         owner = Owner(node.certified, node.idle_seconds, random.random)
@@ -248,11 +254,24 @@ class DiameterServer:
             self._do(self._peers.connected(number, endpoint, ip_address(local), now, outgoing=outgoing, tls=tls))
         elif kind == "message":
             self._count_message("in", event[2])
-            self._do(self._peers.receive(number, event[2], now))
+            actions = self._peers.receive(number, event[2], now)
+            self._do(actions)
+            if self.observe is not None:
+                self._show(self.observe, number, event[2], actions)
         elif kind == "secured":
             self._do(self._peers.secured(number, now))
         elif (connection := self._connections.pop(number, None)) is not None:
             self._closed(number, connection, event[2], now)
+
+    def _show(self, observe: Observer, number: int, message: bytes, actions: list[Action]) -> None:
+        connection = self._connections.get(number)
+        answers = [
+            action.data
+            for action in actions
+            if isinstance(action, Send | SendAndOpen | SendAndClose | Secure) and action.number == number
+        ]
+        answer, outcome = (answers[0], "answered") if answers else (None, "handed up")
+        observe(number, connection.origin_host if connection else "", message, answer, outcome)
 
     def _closed(self, number: int, connection: _Connection, reason: str, now: float) -> None:
         reason = connection.closed_for or reason

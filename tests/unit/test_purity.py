@@ -21,6 +21,7 @@ WORLDLY = {
     "eir/cli_sms.py",
     "eir/cli_subscribers.py",
     "eir/cli_timers.py",
+    "eir/cli_trace.py",
     "eir/config.py",
     "eir/control.py",
     "eir/diameter/server.py",
@@ -44,6 +45,7 @@ WORLDLY = {
     "eir/timers/sqlite_queue.py",
     "eir/timers/sqlite_store.py",
     "eir/timers/sweep.py",
+    "eir/tracing.py",
     "sms/desk.py",
     "sms/file_gateway.py",
     "sms/outbox.py",
@@ -128,6 +130,7 @@ def test_the_worldly_modules_are_there() -> None:
                 "peers",
                 "requests",
                 "s13",
+                "trace",
                 "watchdog",
             )
         ),

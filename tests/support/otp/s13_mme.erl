@@ -40,8 +40,8 @@ main([Host, Realm, Kind, Port, Tw | Tls]) ->
     Teller = spawn_link(fun() -> true = diameter:subscribe(?MODULE), Self ! subscribed, tell_events() end),
     receive subscribed -> ok end,
     Common = [{transport_module, diameter_tcp}, {watchdog_timer, list_to_integer(Tw)}, {connect_timer, 1000}],
-    {ok, Ref} = diameter:add_transport(?MODULE, transport(Kind, list_to_integer(Port), ssl(Tls), Common)),
-    tell("ready ~b", [listening(Kind, Ref)]),
+    {ok, _} = diameter:add_transport(?MODULE, transport(Kind, list_to_integer(Port), ssl(Tls), Common)),
+    tell("ready ~b", [listening(Kind)]),
     ask(Realm),
     unlink(Teller),
     ok = diameter:stop_service(?MODULE),
@@ -65,11 +65,11 @@ files([Certificate, Key, Authority, Name]) ->
     [{certfile, Certificate}, {keyfile, Key}, {cacertfile, Authority}, {verify, verify_peer},
      {server_name_indication, Name}].
 
-listening("connect", _) -> 0;
-listening("listen", Ref) ->
-    case [Port || {listen, LRef, {_, Socket}} <- diameter_tcp:ports(), LRef =:= Ref, {ok, Port} <- [inet:port(Socket)]] of
+listening("connect") -> 0;
+listening("listen") ->
+    case [Port || {listen, Port, _} <- diameter_tcp:ports()] of
         [Port | _] -> Port;
-        [] -> timer:sleep(10), listening("listen", Ref)
+        [] -> timer:sleep(10), listening("listen")
     end.
 
 %% Until the peers have answered the DPR and the connections are closed.
