@@ -1,5 +1,5 @@
-# make demo: set up and show the main job.  make test: everything that must hold.  make lint, bench, fuzz, faults.
-.PHONY: demo test lint format build wheel unit fuzz faults bench clean
+# make demo: set up and show the main job.  make test: everything that must hold.  make lint, bench, fuzz, faults, demo-certs.
+.PHONY: demo demo-certs test lint format build wheel unit fuzz faults bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,6 +10,10 @@ PYTHON_SOURCES := $(shell find eir sms -name '*.py' -o -name '*.pyi') pyproject.
 
 demo: build
 	$(BIN)/python -m benchmarks.demo
+
+# An authority and certificates for a laboratory, in build/certs.
+demo-certs: .venv/packages
+	$(BIN)/python -m benchmarks.demo_certs
 
 test: lint unit fuzz
 
@@ -31,6 +35,7 @@ unit: build
 
 fuzz: .venv/installed
 	$(BIN)/python tests/fuzz/run.py
+	$(BIN)/python tests/fuzz/control_plane.py
 
 faults: build
 	$(BIN)/pytest tests/faults --rounds 200

@@ -14,17 +14,19 @@ _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 class Certificates:
     """Files in PEM: `ca`, `node`, `node_key`, `peer`, `peer_key`."""
 
-    def __init__(self, directory: Path) -> None:
-        """Makes them. Raises FileNotFoundError where openssl is not installed."""
-        directory.mkdir()
+    def __init__(
+        self, directory: Path, node: str = NODE, peers: tuple[str, ...] = _PEERS, address: str = "127.0.0.1"
+    ) -> None:
+        """Makes them, good for 30 days. Raises FileNotFoundError where openssl is not installed."""
+        directory.mkdir(parents=True)
         self.ca, ca_key = directory / "ca.pem", directory / "ca.key"
         self.node, self.node_key = directory / "node.pem", directory / "node.key"
         self.peer, self.peer_key = directory / "peer.pem", directory / "peer.key"
         _openssl("-subj", "/CN=laboratory", "-keyout", ca_key, "-out", self.ca)
         signed: tuple[object, ...] = ("-CA", self.ca, "-CAkey", ca_key, "-addext", "basicConstraints=critical,CA:false")
         both = (
-            ("node", self.node, self.node_key, f"DNS:{NODE},IP:127.0.0.1"),
-            ("peer", self.peer, self.peer_key, ",".join(f"DNS:{name}" for name in _PEERS)),
+            ("node", self.node, self.node_key, f"DNS:{node},IP:{address}"),
+            ("peer", self.peer, self.peer_key, ",".join(f"DNS:{name}" for name in peers)),
         )
         for name, certificate, key, names in both:
             subject = ("-subj", f"/CN={name}", "-addext", f"subjectAltName={names}")
@@ -44,5 +46,5 @@ class Certificates:
 
 
 def _openssl(*arguments: object) -> None:
-    command = ["openssl", "req", "-x509", "-days", "2", *_KEY, *map(str, arguments)]
+    command = ["openssl", "req", "-x509", "-days", "30", *_KEY, *map(str, arguments)]
     subprocess.run(command, check=True, capture_output=True)

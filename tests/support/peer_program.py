@@ -52,8 +52,9 @@ class PeerProgram:
         return [line for line in lines if line[0] in kinds]
 
     def is_open(self, peer: str) -> bool:
-        """Whether its last word of that peer is that it is connected."""
-        return [line[0] for line in self.told("open", "down") if line[1] == peer][-1:] == ["open"]
+        """Whether its last word of that peer, since it started, is that it is connected."""
+        words = [line[0] for line in self.told("ready", "open", "down") if line[0] == "ready" or line[1] == peer]
+        return words[-1:] == ["open"]
 
     def check(self, imei: str, imsi: str = "") -> tuple[str, str, str]:
         """What it is answered: (result code, status, Origin-Host), each "-" where the answer has none."""
