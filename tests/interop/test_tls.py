@@ -36,10 +36,12 @@ Credentials = tuple[Path, Path]
 
 
 class Place:
-    """A node with a TLS listener, the authority that it trusts, and one that it does not."""
+    """A node with a TLS listener, the authority that it trusts, and two that it does not, one of the same name."""
 
     def __init__(self, directory: Path, make_node: MakeNode, tls: dict[str, object], peer: dict[str, object]) -> None:
-        self.ours, self.theirs = Authority(directory / "ours"), Authority(directory / "theirs")
+        self.ours = Authority(directory / "ours")
+        self.theirs = Authority(directory / "theirs", "another authority")
+        self.namesake = Authority(directory / "namesake")
         self.address = ("127.0.0.1", free_port())
         self.files = (directory / "node.pem", directory / "node.key")
         peers = [{"origin_host": "*", "networks": ["127.0.0.0/8"], **peer}]
@@ -139,7 +141,9 @@ def test_an_older_version_is_refused(make_place: MakePlace) -> None:
     [
         (lambda place: None, "tls certificate missing"),
         (lambda place: place.ours.issue(HOST, valid=(-9, -2)), "tls certificate expired"),
+        (lambda place: place.ours.issue(HOST, valid=(2, 9)), "tls certificate not trusted"),
         (lambda place: place.theirs.issue(HOST), "tls certificate not trusted"),
+        (lambda place: place.namesake.issue(HOST), "tls certificate not trusted"),
     ],
 )
 def test_a_certificate_that_does_not_do(
@@ -257,7 +261,7 @@ def asks(client: Any, name: str) -> None:
 
 
 def freediameter(place: Place, make: MakeFreeDiameter, authority: Authority, target: Target) -> Any:
-    credentials = (*authority.issue(HOST), place.ours.file)
+    credentials = (*authority.issue(HOST), place.ours.file, place.theirs.file)
     return make(HOST, target, asks=place.node.settings.node.origin_realm, credentials=credentials)
 
 
@@ -267,6 +271,16 @@ def test_freediameter(make_place: MakePlace, make_freediameter: MakeFreeDiameter
     asks(client, place.name)
     assert client.stop() == 0
     until(lambda: place.node.log("connection closed"))
+
+
+def test_freediameter_with_a_certificate_of_another_authority(
+    make_place: MakePlace, make_freediameter: MakeFreeDiameter
+) -> None:
+    place = make_place()
+    client = freediameter(place, make_freediameter, place.theirs, Target(place.name, place.address, "port"))
+    # GnuTLS shows no certificate at all where the node names no authority that it has one of.
+    until(lambda: place.node.metrics().get('eir_connections_closed_total{reason="tls certificate missing"}'))
+    assert not client.is_open(place.name)
 
 
 def test_freediameter_asks_for_tls_in_its_cer(make_place: MakePlace, make_freediameter: MakeFreeDiameter) -> None:

@@ -26,7 +26,7 @@ commonName = supplied
 class Authority:
     """A certification authority; `file` is its certificate."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = "test authority") -> None:
         (directory / "issued").mkdir(parents=True, exist_ok=True)
         (directory / "index.txt").touch()
         self._directory = directory
@@ -34,7 +34,7 @@ class Authority:
         self._config.write_text(_CONFIG.format(directory=directory))
         self.file = directory / "ca.pem"
         self._key = directory / "ca.key"
-        command = ["req", "-x509", "-days", "2", *_NEW_KEY, "-subj", "/CN=test authority"]
+        command = ["req", "-x509", "-days", "2", *_NEW_KEY, "-subj", f"/CN={name}"]
         _openssl(*command, "-keyout", str(self._key), "-out", str(self.file))
 
     def issue(self, *names: str, valid: tuple[int, int] = (-1, 2)) -> tuple[Path, Path]:

@@ -5,6 +5,7 @@ It is ended by SIGTERM, on which it disconnects from its peers.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,9 @@ class Target:
         return f'ConnectPeer = "{self.name}" {{ ConnectTo = "{host}"; Port = {port}; {tls}No_IPv6; }};\n'
 
 
+_STATE = re.compile(r"'?STATE_\w+'?\s+-> '?STATE_(\w+)'?.*\s'([^']+)'$")
+
+
 class FreeDiameter(PeerProgram):
     """One freeDiameter; nothing runs before `start`."""
 
@@ -68,12 +72,13 @@ class FreeDiameter(PeerProgram):
         tw: int = 30,
         routes: tuple[str, ...] = (),
         port: int | None = None,
-        credentials: tuple[Path, Path, Path] | None = None,
+        credentials: tuple[Path, ...] | None = None,
     ) -> None:
         """With `asks`, the realm of an EIR, it is an MME and no relay. `accepts`: names of peers, "*.suffix" too.
 
         `routes`: names of peers to which requests go; the targets where none are given.
-        `credentials`: certificate, key and the authority's certificate; its own where they make no difference.
+        `credentials`: certificate, key and the authorities that it trusts, of which it wants its own to be one; where
+        none are given they make no difference.
         """
         directory.mkdir(parents=True, exist_ok=True)
         super().__init__(directory / "freediameter.log")
@@ -84,7 +89,7 @@ class FreeDiameter(PeerProgram):
         if credentials is None:
             authority = Authority(directory / "authority")
             credentials = (*authority.issue(name), authority.file)
-        certificate, key, trusted = credentials
+        certificate, key, *trusted = credentials
         group = directory / "dh.pem"
         subprocess.run([need("openssl"), *_DH, "-out", str(group)], check=True, capture_output=True, timeout=60)
         allowed = directory / "allowed"
@@ -105,9 +110,10 @@ class FreeDiameter(PeerProgram):
             lines.append(f'LoadExtension = "acl_wl.fdx" : "{allowed}";\n')
         self._config.write_text(
             f'Identity = "{name}"; Realm = "{realm}"; Port = {self.port}; SecPort = 0; ListenOn = "{_NOWHERE}";\n'
-            f'No_SCTP; No_IPv6; TLS_Cred = "{certificate}", "{key}"; TLS_CA = "{trusted}";\n'
+            f'No_SCTP; No_IPv6; TLS_Cred = "{certificate}", "{key}";\n'
             f'TLS_DH_File = "{group}"; '
             f"TcTimer = 1; TwTimer = {tw}; AppServThreads = 2;\n"
+            + "".join(f'TLS_CA = "{authority}";\n' for authority in trusted)
             + "".join(lines)
             + "".join(target.lines() for target in targets)
         )
@@ -116,6 +122,15 @@ class FreeDiameter(PeerProgram):
     def address(self) -> tuple[str, int]:
         """Where its clients connect to."""
         return "127.0.0.1", self.port
+
+    def is_open(self, peer: str) -> bool:
+        """Whether it may send to that peer.
+
+        It tells its extension of a connection that it takes up again before it does so: not before it has had answers
+        to its watchdog (RFC 3539 3.4.1, REOPEN). Its log tells of states.
+        """
+        states = [found for found in map(_STATE.search, self.text().splitlines()) if found and found[2] == peer]
+        return bool(states) and states[-1][1] == "OPEN"
 
     def start(self) -> None:
         """Starts it and waits until it has started; that says nothing of its peers."""

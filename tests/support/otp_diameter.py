@@ -8,6 +8,7 @@ from pathlib import Path
 
 from support.peer_program import PATIENCE, PeerProgram
 from support.programs import lacking, need
+from support.redis import free_port
 
 _OWN = Path(__file__).with_name("otp")
 # The dictionary's module is made without files of headers, which Debian's package leaves out.
@@ -55,8 +56,8 @@ class OtpDiameter(PeerProgram):
         directory.mkdir(parents=True, exist_ok=True)
         super().__init__(directory / "otp.log")
         self.name = name
-        self.port = listens
-        """Where it listens; 0 before `start` for any free one."""
+        self.port = listens or (free_port() if to is None else 0)
+        """Where it listens."""
         for source in _OWN.iterdir():
             (directory / source.name).write_text(source.read_text())
         _erl(_BUILD, directory)
@@ -69,7 +70,6 @@ class OtpDiameter(PeerProgram):
         first, last = self._arguments
         run = "s13_mme:main(init:get_plain_arguments())."
         self.run([need("erl"), "-noshell", "-eval", run, "-extra", *first, kind, str(port), *last], "S13 ready ")
-        self.port = int(self.told("ready")[-1][1])
 
     def stop(self) -> int:
         """Has it disconnect and end, by the end of its input, and returns its exit code."""

@@ -24,8 +24,8 @@ class PeerProgram:
         self._process: subprocess.Popen[str] | None = None
 
     def run(self, command: Sequence[str], ready: str, environment: Mapping[str, str] | None = None) -> None:
-        """Starts it and waits until it says `ready`."""
-        with self.log.open("ab") as log:
+        """Starts it and waits until it says `ready`; what it said before is forgotten."""
+        with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
                 cwd=self.log.parent,

@@ -7,7 +7,7 @@
 %%   S13 answer IMEI CODE STATUS HOST   CODE: Result-Code, or Experimental-Result-Code; STATUS: Equipment-Status; HOST:
 %%                                      Origin-Host; "-" where the answer has none
 %%   S13 errors IMEI ERRORS             what it finds wrong with an answer
-%% Arguments: its Origin-Host, the realm to ask, "connect" or "listen", the port (0 to listen: any), Tw in milliseconds;
+%% Arguments: its Origin-Host, the realm to ask, "connect" or "listen", the port, Tw in milliseconds;
 %% then "none", or "port" (TLS before the CER) or "inband" (TLS after it), with the files of its certificate, its key and
 %% the authority that it trusts, and the name that the other end's certificate must have.
 -module(s13_mme).
@@ -41,7 +41,7 @@ main([Host, Realm, Kind, Port, Tw | Tls]) ->
     receive subscribed -> ok end,
     Common = [{transport_module, diameter_tcp}, {watchdog_timer, list_to_integer(Tw)}, {connect_timer, 1000}],
     {ok, _} = diameter:add_transport(?MODULE, transport(Kind, list_to_integer(Port), ssl(Tls), Common)),
-    tell("ready ~b", [listening(Kind)]),
+    tell("ready ~b", [listening(Kind, Port)]),
     ask(Realm),
     unlink(Teller),
     ok = diameter:stop_service(?MODULE),
@@ -65,12 +65,9 @@ files([Certificate, Key, Authority, Name]) ->
     [{certfile, Certificate}, {keyfile, Key}, {cacertfile, Authority}, {verify, verify_peer},
      {server_name_indication, Name}].
 
-listening("connect") -> 0;
-listening("listen") ->
-    case [Port || {listen, Port, _} <- diameter_tcp:ports()] of
-        [Port | _] -> Port;
-        [] -> timer:sleep(10), listening("listen")
-    end.
+%% A listener is there as soon as the transport is.
+listening("connect", _) -> 0;
+listening("listen", Port) -> list_to_integer(Port).
 
 %% Until the peers have answered the DPR and the connections are closed.
 ended(0) -> tell("still connected ~0p", [diameter_tcp:ports()]);
