@@ -23,8 +23,8 @@ def test_node_and_peer_are_vouched_for(tmp_path: Path) -> None:
         made = make(directory, "--node", "eir.lab.test", "--peer", "mme.lab.test")
         assert made.returncode == 0, made.stderr
     for name, host in (("node", "eir.lab.test"), ("peer", "mme.lab.test")):
-        command = [openssl, "verify", "-CAfile", directory / "ca.pem", "-verify_hostname", host]
-        subprocess.run([*command, directory / f"{name}.pem"], check=True, capture_output=True)
+        command = [openssl, "verify", "-CAfile", str(directory / "ca.pem"), "-verify_hostname", host]
+        subprocess.run([*command, str(directory / f"{name}.pem")], check=True, capture_output=True)
     for key in directory.glob("*.key"):
         assert key.stat().st_mode & 0o077 == 0
     assert f'certificate_file = "{directory / "node.pem"}"' in made.stdout
