@@ -7,10 +7,13 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use eir_core::UnixTime;
@@ -18,6 +21,7 @@ use eir_core::diameter::framing::{Frame, frame};
 use eir_core::diameter::s13::{GROUP, Hold, Outcome};
 use eir_core::diameter::terms::Sender;
 use eir_core::journal::{Journal, Progress};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -234,14 +238,15 @@ impl Connection {
         }
         let hold_until = self.held.front().map(|held| held.wake_at(Instant::now()));
         let reading = self.state != State::Waiting && self.held.len() < MAX_HELD && self.ending.is_none();
+        let (front, secured, stream) = (self.partial.len(), self.secured.is_some(), &mut self.stream);
         tokio::select! {
             biased;
             command = self.commands.recv() => self.obey(command).await,
             _ = self.progress.changed(), if hold_until.is_some() => Ok(()),
             () = sleep_until(hold_until.unwrap_or_else(Instant::now)), if hold_until.is_some() => Ok(()),
-            ready = self.stream.readable(), if reading => {
-                ready.map_err(|_| "read failed")?;
-                self.read().await
+            read = poll_fn(|context| poll_read(stream, context, front, secured)), if reading => {
+                // Before anything else runs on this thread, whose scratch it lies in.
+                self.take(read.map_err(|_| "connection lost")?).await
             }
         }
     }
@@ -287,44 +292,27 @@ impl Connection {
         }
     }
 
-    /// One read, many answers, one write.
-    async fn read(&mut self) -> Result<(), Ended> {
-        let front = self.partial.len();
-        let read = self.with_scratch(|this, scratch| {
-            scratch.input.get_mut(..front).unwrap_or_default().copy_from_slice(&this.partial);
-            if this.secured.is_some() {
-                // Out of the scratch for a moment, whose other parts what is in it goes into.
-                let mut raw = std::mem::take(&mut scratch.raw);
-                let count = this.stream.try_read(&mut raw);
-                this.had_enough = count.as_ref().is_ok_and(|count| *count == READ);
-                let read = count.map(|count| {
-                    let octets = raw.get(..count).unwrap_or_default();
-                    if octets.is_empty() { Err(PEER_CLOSED) } else { this.unseal(scratch, octets, front) }
-                });
-                scratch.raw = raw;
-                return read;
-            }
-            let place = scratch.input.get_mut(front..front + READ).unwrap_or_default();
-            match this.stream.try_read(place) {
-                Ok(0) => Ok(Err(PEER_CLOSED)),
-                Ok(count) => {
-                    this.had_enough = count == READ;
-                    Ok(Ok(this.answer(scratch, front + count)))
-                }
-                Err(error) => Err(error),
-            }
-        });
-        match read {
-            Ok(Ok(done)) => self.finish(done).await,
+    /// Answers what a read has put into the scratch.
+    async fn take(&mut self, count: usize) -> Result<(), Ended> {
+        if count == 0 {
             // The peer has said its last; it may still listen for what is held.
-            Ok(Err(reason)) if reason == PEER_CLOSED => {
-                self.ending = Some(reason);
-                Ok(())
-            }
-            Ok(Err(reason)) => Err(reason),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(_) => Err("connection lost"),
+            self.ending = Some(PEER_CLOSED);
+            return Ok(());
         }
+        self.had_enough = count == READ;
+        let front = self.partial.len();
+        let done = self.with_scratch(|this, scratch| {
+            scratch.input.get_mut(..front).unwrap_or_default().copy_from_slice(&this.partial);
+            if this.secured.is_none() {
+                return Ok(this.answer(scratch, front + count));
+            }
+            // Out of the scratch for a moment, whose other parts what is in it goes into.
+            let raw = std::mem::take(&mut scratch.raw);
+            let done = this.unseal(scratch, raw.get(..count).unwrap_or_default(), front);
+            scratch.raw = raw;
+            done
+        })?;
+        self.finish(done).await
     }
 
     /// Takes TLS off octets and answers what is in them, behind the `front` octets of input that are there already.
@@ -567,6 +555,23 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// Reads once into the thread's scratch, behind the `front` octets that the input is to have, or where TLS is taken off.
+///
+/// Not `try_read`: that learns that there is no more only from another call of the system, for each message that comes
+/// alone.
+fn poll_read(
+    stream: &mut TcpStream,
+    context: &mut Context<'_>,
+    front: usize,
+    secured: bool,
+) -> Poll<io::Result<usize>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let place = if secured { scratch.raw.get_mut(..) } else { scratch.input.get_mut(front..front + READ) };
+        let mut place = ReadBuf::new(place.unwrap_or_default());
+        Pin::new(stream).poll_read(context, &mut place).map_ok(|()| place.filled().len())
+    })
 }
 
 /// Seconds since 1970; 0 where the clock stands before it.
