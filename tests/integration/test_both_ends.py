@@ -112,7 +112,9 @@ async def two_ends(directory: Path, *, tls: bool = False) -> AsyncIterator[tuple
         yield low, high
         for end in ends:
             await end.server.disconnect_all(DisconnectCause.REBOOTING, 5.0)
-            assert end.server.outcomes.undelivered == 0
+            # A CER may find its connection gone where the handshake has failed meanwhile.
+            outcomes = end.server.outcomes
+            assert outcomes.undelivered <= outcomes.closed["tls certificate of another name"]
     finally:
         for end in ends:
             end.server.stop()
