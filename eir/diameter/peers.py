@@ -448,8 +448,8 @@ class Peers:
         """Every peer there is, and those that are kept out."""
         for group in list(self._groups.values()):
             for peer in list(group.peers):
-                connections = [self._connections[number] for number in peer.numbers if number in self._connections]
-                shown = tuple(self._view(connection, now) for connection in connections)
+                found = (self._connections.get(number) for number in list(peer.numbers))
+                shown = tuple(self._view(connection, now) for connection in found if connection is not None)
                 yield view_of(peer, shown, named=group.named)
         entries = {entry.origin_host.lower(): entry for entry in self._policy.entries}
         for name in sorted(self._policy.disabled - self._groups.keys()):

@@ -12,6 +12,8 @@ use eir_core::diameter::s13::Outcome;
 use eir_core::imei::{Imei, Imsi};
 use eir_core::verdict::Rule;
 
+/// Octets of one trace that may wait to be taken: a message may have 64 KiB.
+const MOST_OCTETS: usize = 4 << 20;
 /// Traces that may go on at once.
 const MOST_TRACES: usize = 8;
 
@@ -49,6 +51,7 @@ struct Trace {
     filter: Filter,
     most: usize,
     found: VecDeque<Traced>,
+    octets: usize,
     left_out: u64,
 }
 
@@ -72,7 +75,7 @@ impl Traces {
             return None;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        traces.insert(number, Trace { filter, most, found: VecDeque::new(), left_out: 0 });
+        traces.insert(number, Trace { filter, most, found: VecDeque::new(), octets: 0, left_out: 0 });
         self.active.store(true, Ordering::Relaxed);
         Some(number)
     }
@@ -81,6 +84,7 @@ impl Traces {
     pub fn take(&self, number: u64) -> Option<(Vec<Traced>, u64)> {
         let mut traces = self.lock();
         let trace = traces.get_mut(&number)?;
+        trace.octets = 0;
         Some((trace.found.drain(..).collect(), std::mem::take(&mut trace.left_out)))
     }
 
@@ -118,10 +122,12 @@ impl Traces {
             if !fits {
                 continue;
             }
-            if trace.found.len() >= trace.most {
+            let octets = request.len() + answer.len();
+            if trace.found.len() >= trace.most || trace.octets + octets > MOST_OCTETS {
                 trace.left_out += 1;
                 continue;
             }
+            trace.octets += octets;
             let (peer, request, answer) = (peer.to_owned(), request.to_vec(), answer.to_vec());
             trace.found.push_back(Traced { at, connection, peer, request, answer, rule, outcome: word });
         }
