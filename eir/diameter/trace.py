@@ -54,6 +54,11 @@ def show(message: bytes) -> list[str]:
     return [*shown[:MOST_LINES], "  and more"] if len(shown) > MOST_LINES else shown
 
 
+def sender_of(message: bytes) -> str | None:
+    """The Origin-Host of a message, whatever it is."""
+    return next(_texts(message, dictionary.ORIGIN_HOST.key, 1), None)
+
+
 def subscriber_of(message: bytes) -> str | None:
     """The User-Name of a request, whatever it is."""
     return next(_texts(message, dictionary.USER_NAME.key, 1), None)

@@ -50,7 +50,8 @@ def test_other_messages() -> None:
 def test_device_and_subscriber_are_found_wherever_they_stand() -> None:
     message = ecr_of(list(reversed(avps())))
     assert (trace.device_of(message), trace.subscriber_of(message)) == (IMEI, IMSI)
-    assert (trace.device_of(dwr("a")), trace.subscriber_of(b"")) == (None, None)
+    assert trace.sender_of(message) == "mme.test"
+    assert (trace.device_of(dwr("a")), trace.subscriber_of(b""), trace.sender_of(b"")) == (None, None, None)
 
 
 @given(st.binary(max_size=300))
@@ -59,6 +60,7 @@ def test_whatever_the_octets_it_only_shows_them(octets: bytes) -> None:
         assert trace.show(message)
         trace.device_of(message)
         trace.subscriber_of(message)
+        trace.sender_of(message)
 
 
 def test_no_more_is_shown_of_a_long_message_than_its_beginning() -> None:
