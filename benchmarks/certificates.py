@@ -22,7 +22,9 @@ class Certificates:
         self.ca, ca_key = directory / "ca.pem", directory / "ca.key"
         self.node, self.node_key = directory / "node.pem", directory / "node.key"
         self.peer, self.peer_key = directory / "peer.pem", directory / "peer.key"
-        _openssl("-subj", "/CN=laboratory", "-keyout", ca_key, "-out", self.ca)
+        # RFC 5280 4.2.1.3 has an authority say that it may sign; who checks strictly takes no other.
+        signs = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+        _openssl(*signs, "-subj", "/CN=laboratory", "-keyout", ca_key, "-out", self.ca)
         signed: tuple[object, ...] = ("-CA", self.ca, "-CAkey", ca_key, "-addext", "basicConstraints=critical,CA:false")
         both = (
             ("node", self.node, self.node_key, f"DNS:{node},IP:{address}"),

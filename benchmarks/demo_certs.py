@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.certificates import NODE, Certificates
 
 DIRECTORY = Path("build/certs")
+_MADE = {f"{name}.{end}" for name in ("ca", "node", "peer") for end in ("pem", "key")}
 
 
 def main() -> int:
@@ -20,12 +21,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Make an authority, a certificate for the node and one for peers.")
     parser.add_argument("--node", default=NODE, help="the node's Origin-Host")
     parser.add_argument("--peer", action="append", help="a peer's Origin-Host, also *.REALM; may be given again")
-    parser.add_argument("--directory", type=Path, default=DIRECTORY, help="where to, and what is there goes away")
+    parser.add_argument("--directory", type=Path, default=DIRECTORY, help="where to; certificates of before go away")
     given = parser.parse_args()
     if shutil.which("openssl") is None:
         print("openssl is not installed", file=sys.stderr)
         return 1
-    if given.directory.exists() and not (given.directory / "ca.pem").exists() and any(given.directory.iterdir()):
+    # Whose directory it is cannot be told by its having a ca.pem: everything in it is to be of this program's making.
+    if given.directory.exists() and {path.name for path in given.directory.iterdir()} - _MADE:
         print(f"{given.directory} holds something else", file=sys.stderr)
         return 1
     shutil.rmtree(given.directory, ignore_errors=True)

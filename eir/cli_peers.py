@@ -31,7 +31,8 @@ def peers(context: typer.Context, as_json: JsonOption = False, path: ConfigOptio
         return
     from rich.table import Table
 
-    table = Table("Origin-Host", "address", "way", "state", "watchdog", "since", "heard", box=None, pad_edge=False)
+    columns = ("Origin-Host", "address", "way", "state", "watchdog", "limit", "since", "heard")
+    table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(
             row["origin_host"] or "-",
@@ -39,6 +40,7 @@ def peers(context: typer.Context, as_json: JsonOption = False, path: ConfigOptio
             f"{row['direction']}, TLS" if row["tls"] else row["direction"],
             row["state"],
             row["watchdog"],
+            f"{row['requests_per_second']}/s" if row["requests_per_second"] else "-",
             f"{row['since']:.0f} s",
             f"{row['idle']:.1f} s",
         )

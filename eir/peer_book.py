@@ -42,6 +42,11 @@ class PeerBook:
         """The names that are kept out."""
         return frozenset(self._written.disabled)
 
+    @property
+    def damage(self) -> str:
+        """Why the file cannot be used; empty where it can."""
+        return self._damage
+
     def load(self) -> None:
         """Reads the file, if there is one.
 

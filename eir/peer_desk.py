@@ -94,7 +94,12 @@ class PeerDesk:
         self._node.set_node_limit(diameter.requests_per_second)
 
     def alarms(self, now: float) -> Iterator[str]:
-        """Peers that the node connects to and that have not been open for a while; `now` of a clock that goes on."""
+        """A book that cannot be read, and peers that the node connects to and that have not been open for a while.
+
+        `now` is of a clock that goes on.
+        """
+        if self._book.damage:
+            yield f"peers that were added or disabled are not known: {self._book.damage}"
         missing = {
             f"{view.origin_host} at {view.connect}"
             for view in self._server.peer_table()
@@ -106,7 +111,8 @@ class PeerDesk:
                 yield f"the peer {name} has not been open for more than {_NOT_OPEN_FOR:.0f} s"
 
     def _list(self) -> list[dict[str, Any]]:
-        return [asdict(row) for row in self._server.peers()]
+        limits = {view.origin_host: view.requests_per_second for view in self._server.peer_table()}
+        return [{**asdict(row), "requests_per_second": limits.get(row.origin_host, 0)} for row in self._server.peers()]
 
     def _show(self, ask: Mapping[str, Any]) -> dict[str, Any]:
         name = str(ask["origin_host"]).lower()

@@ -32,8 +32,9 @@ class _Trace:
     left_out: int = 0
 
     def wants(self, peer: str, request: bytes) -> bool:
-        """Whether it is a message that was asked for."""
-        if self.peer is not None and self.peer.lower() != peer.lower():
+        """Whether it is a message that was asked for; `peer` is empty where it is not known yet."""
+        # A peer that is not let in is looked for by what it calls itself.
+        if self.peer is not None and self.peer.lower() != (peer or trace.sender_of(request) or "").lower():
             return False
         if self.imei is not None and (trace.device_of(request) or "")[:14] != self.imei:
             return False
@@ -64,15 +65,18 @@ class Tracing:
         for number in [number for number, one in self._traces.items() if now - one.asked > _LEASE]:
             self._end(number)
 
-    def observe(self, connection: int, peer: str, request: bytes, answer: bytes | None, outcome: str) -> None:
-        """Notes a message that the control plane has answered, or not, where somebody wants it."""
+    def observe(self, at: int, connection: int, peer: str, request: bytes, answer: bytes | None, outcome: str) -> None:
+        """Notes a message that the control plane has answered, or not, where somebody wants it.
+
+        `at` is when it came, in nanoseconds since 1970.
+        """
         for one in self._traces.values():
             if not one.wants(peer, request):
                 continue
             if len(one.found) >= _MOST:
                 one.left_out += 1
                 continue
-            one.found.append(_shown(time.time_ns(), connection, peer, request, answer, None, outcome))
+            one.found.append(_shown(at, connection, peer, request, answer, None, outcome))
 
     async def _start(self, ask: Mapping[str, Any]) -> int:
         wanted = {name: str(ask[name]) for name in ("peer", "imei", "imsi") if ask.get(name)}

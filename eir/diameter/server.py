@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -47,8 +48,9 @@ log = Log(__name__)
 _Label = TypeVar("_Label", bound=Hashable)
 
 
-Observer = Callable[[int, str, bytes, bytes | None, str], None]
-"""(connection, the peer's Origin-Host if it is known, message, answer, what became of it)."""
+Observer = Callable[[int, int, str, bytes, bytes | None, str], None]
+"""(when it came in nanoseconds since 1970, connection, the peer's Origin-Host if it is known, message, answer, what
+became of it)."""
 
 
 class DataPlane(Protocol):
@@ -254,16 +256,18 @@ class DiameterServer:
             self._do(self._peers.connected(number, endpoint, ip_address(local), now, outgoing=outgoing, tls=tls))
         elif kind == "message":
             self._count_message("in", event[2])
+            # Before it is answered: what the peer sends after that, the data plane may be quicker to answer.
+            came = time.time_ns()
             actions = self._peers.receive(number, event[2], now)
             self._do(actions)
             if self.observe is not None:
-                self._show(self.observe, number, event[2], actions)
+                self._show(self.observe, came, number, event[2], actions)
         elif kind == "secured":
             self._do(self._peers.secured(number, now))
         elif (connection := self._connections.pop(number, None)) is not None:
             self._closed(number, connection, event[2], now)
 
-    def _show(self, observe: Observer, number: int, message: bytes, actions: list[Action]) -> None:
+    def _show(self, observe: Observer, came: int, number: int, message: bytes, actions: list[Action]) -> None:
         connection = self._connections.get(number)
         answers = [
             action.data
@@ -271,7 +275,7 @@ class DiameterServer:
             if isinstance(action, Send | SendAndOpen | SendAndClose | Secure) and action.number == number
         ]
         answer, outcome = (answers[0], "answered") if answers else (None, "handed up")
-        observe(number, connection.origin_host if connection else "", message, answer, outcome)
+        observe(came, number, connection.origin_host if connection else "", message, answer, outcome)
 
     def _closed(self, number: int, connection: _Connection, reason: str, now: float) -> None:
         reason = connection.closed_for or reason

@@ -1,13 +1,15 @@
 """Messages as people may see them: decoded to lines, and what names a subscriber masked.
 
 Called by `tracing` for `eir trace`. What cannot be decoded is shown by its length; what is not known to be harmless, an
-AVP of a vendor's or an OctetString, is never shown either. It never raises, whatever the octets.
+AVP of a vendor's or an OctetString, is never shown either. It never raises, whatever the octets, and shows no more of a
+message than its first lines: who is traced must not keep the control plane busy.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from eir.diameter import dictionary
@@ -26,6 +28,12 @@ from eir.diameter.message import (
 _RETRANSMITTED: Final = 0x10
 _LONG_NUMBER: Final = re.compile(r"[0-9]{10,}")
 _DEPTH: Final = 4
+MOST_LINES: Final = 100
+"""Lines of a message at most; the longest that is in order has half as many."""
+_LONGEST: Final = 255
+"""Characters of a value that are shown: those of the longest identity."""
+_LOOKED_AT: Final = _LONGEST + 10
+"""Characters of a value that are masked: a number is known as one also where it is cut."""
 _MSISDN: Final = (dictionary.VENDOR_3GPP, 701)
 _NUMBERS: Final = frozenset({AvpType.INTEGER32, AvpType.UNSIGNED32, AvpType.UNSIGNED64, AvpType.ENUMERATED})
 _TEXTS: Final = frozenset({AvpType.UTF8_STRING, AvpType.IDENTITY, AvpType.URI})
@@ -41,10 +49,14 @@ def show(message: bytes) -> list[str]:
     bits = ((REQUEST, "R"), (PROXIABLE, "P"), (ERROR, "E"), (_RETRANSMITTED, "T"))
     flags = "".join(letter for bit, letter in bits if header.flags & bit) or "-"
     ids = f"hop-by-hop {header.hop_by_hop:#010x} end-to-end {header.end_to_end:#010x}"
-    return [
-        f"{name} flags {flags} application {header.application} {ids}",
-        *_avps(message, HEADER_LENGTH, len(message), 1),
-    ]
+    shown = [f"{name} flags {flags} application {header.application} {ids}"]
+    shown += islice(_avps(message, HEADER_LENGTH, len(message), 1), MOST_LINES)
+    return [*shown[:MOST_LINES], "  and more"] if len(shown) > MOST_LINES else shown
+
+
+def sender_of(message: bytes) -> str | None:
+    """The Origin-Host of a message, whatever it is."""
+    return next(_texts(message, dictionary.ORIGIN_HOST.key, 1), None)
 
 
 def subscriber_of(message: bytes) -> str | None:
@@ -111,10 +123,17 @@ def _value(raw: RawAvp, kind: AvpType | None, content: bytes) -> str:
         return str(int.from_bytes(content, "big", signed=kind in (AvpType.INTEGER32, AvpType.ENUMERATED)))
     if kind in _TEXTS:
         text = content.decode("utf-8", "replace")
-        printable = "".join(character if character.isprintable() else "?" for character in text)
-        if raw.key == dictionary.IMEI.key:
-            return printable
-        if raw.key == dictionary.USER_NAME.key:
-            return _mask(printable) if len(printable) >= 8 else "*" * len(printable)
-        return masked(printable)
+        printable = "".join(character if character.isprintable() else "?" for character in text[:_LOOKED_AT])
+        return _shortened(printable if raw.key == dictionary.IMEI.key else _hidden(raw, printable))
     return f"{len(content)} octets"
+
+
+def _hidden(raw: RawAvp, text: str) -> str:
+    if raw.key != dictionary.USER_NAME.key:
+        return masked(text)
+    # Of a short one too little would be left out.
+    return _mask(text) if len(text) >= 10 else "*" * len(text)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -152,6 +152,13 @@ class TestNotStarted:
         node.config.write_text("[node]\ncolour = 1\n")
         assert "node.colour: unknown key" in self.refused(node)
 
+    def test_certificates_that_are_none(self, make_node: MakeNode) -> None:
+        tls: dict[str, object] = {"certificate_file": "node.pem", "key_file": "node.key", "ca_file": "ca.pem"}
+        node = make_node({"diameter.tls": {**tls, "listen": ["127.0.0.1:0"]}}, start=False)
+        assert f"diameter.tls: {node.state / 'node.pem'}: " in self.refused(node)
+        (node.state / "node.pem").write_text("no certificate")
+        assert f"diameter.tls: {node.state / 'node.pem'}: " in self.refused(node)
+
     def test_a_directory_that_is_none(self, make_node: MakeNode) -> None:
         node = make_node(lists=False, start=False)
         node.state.write_text("a file")

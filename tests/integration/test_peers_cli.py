@@ -136,6 +136,16 @@ class TestTrace:
         assert lists.SUBSCRIBER not in out
         assert lists.BLACK in out
 
+    def test_a_peer_that_is_not_let_in(self, node: NodeProcess) -> None:
+        process = self.start(node, "--peer", "stranger.epc.test", "--count", "1")
+        with node.client("other.epc.test") as other, node.client("Stranger.epc.test") as stranger:
+            assert other.ask(cer("other.epc.test")).code == d.UNKNOWN_PEER
+            assert stranger.ask(cer("Stranger.epc.test")).code == d.UNKNOWN_PEER
+        out, _ = process.communicate(timeout=20)
+        (shown,) = map(json.loads, out.splitlines())
+        assert "  Origin-Host: Stranger.epc.test" in shown["request"]
+        assert "  Result-Code: 3010" in shown["answer"]
+
     def test_one_device_for_a_while(self, node: NodeProcess) -> None:
         with node.peer(HOST) as peer:
             process = self.start(node, "--imei", lists.WHITE, "--seconds", "2")

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from eir import config
-from eir.config import Config, ConfigError
+from eir.config import Config, ConfigError, Country
 from support.node import write_config
 
 SHIPPED = Path(__file__).parents[2] / "config"
@@ -30,12 +30,17 @@ class TestShipped:
         shipped = tomllib.loads((SHIPPED / "eir.toml").read_text())
         assert shipped == msgspec.json.decode(msgspec.json.encode(Config()))
 
+    def test_every_country_is_sound_and_has_every_key(self) -> None:
+        keys = set(Country.__struct_fields__)
+        for profile in (SHIPPED / "countries").glob("*.toml"):
+            assert set(tomllib.loads(profile.read_text())) == keys, profile.name
+
     def test_it_is_sound(self) -> None:
         settings, country = config.load(SHIPPED / "eir.toml")
         assert settings == Config()
         assert (country.name, country.grey_days, country.home_mccs) == ("Kazakhstan", 30, (401,))
 
-    @pytest.mark.parametrize("name", ["eir.toml", "countries/kz.toml"])
+    @pytest.mark.parametrize("name", ["eir.toml", "countries/kz.toml", "countries/lab.toml"])
     def test_every_key_has_a_comment(self, name: str) -> None:
         explained = False
         for line in (SHIPPED / name).read_text().splitlines():
@@ -169,6 +174,8 @@ def test_what_is_no_toml_and_what_is_not_there(tmp_path: Path) -> None:
         ('"stolen"', '"Stolen!"', r"hard_reasons\[0\]"),
         ('"0010"', '"00x"', r"test_tacs\[0\]"),
         ("grey_days = 30", "grey_days = 30\nweeks = 4", "weeks: unknown key"),
+        ("answers = {}", 'answers = { grey = "green" }', "answers.grey"),
+        ("answers = {}", 'answers = { gray = "white" }', "answers.gray: unknown key"),
     ],
 )
 def test_a_mistake_in_the_country_is_named(tmp_path: Path, old: str, new: str, key: str) -> None:

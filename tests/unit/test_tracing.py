@@ -9,7 +9,7 @@ import pytest
 
 from eir import _core
 from eir.tracing import Tracing
-from support.diameter import dwr, ecr_avps, ecr_of, terminal
+from support.diameter import cer, dwr, ecr_avps, ecr_of, terminal
 
 IMEI, IMSI = "35209900176148", "001010123456789"
 REQUEST = ecr_of(ecr_avps("mme.test", terminal(IMEI + "1"), IMSI))
@@ -55,9 +55,9 @@ def test_what_both_planes_have_seen_comes_in_order() -> None:
     number = desk.ask("trace-start", imei=IMEI, imsi=IMSI, peer="MME.test", agent="tester")
     assert desk.node.started == [(int(IMEI), IMSI, "MME.test", 1000)]
     assert desk.recorded == [{"agent": "tester", "kind": "trace", "by": ["imei", "imsi", "peer"]}]
-    desk.tracing.observe(7, "mme.test", REQUEST, dwr("a"), "answered")
-    desk.tracing.observe(8, "other.test", REQUEST, None, "answered")
-    desk.tracing.observe(9, "mme.test", dwr("mme.test"), None, "answered")
+    desk.tracing.observe(2, 7, "mme.test", REQUEST, dwr("a"), "answered")
+    desk.tracing.observe(3, 8, "other.test", REQUEST, None, "answered")
+    desk.tracing.observe(4, 9, "mme.test", dwr("mme.test"), None, "answered")
     told = desk.ask("trace-take", trace=number)
     assert [(one["connection"], one["rule"]) for one in told["messages"]] == [(7, "white"), (7, None)]
     assert told["left_out"] == 2
@@ -68,6 +68,16 @@ def test_what_both_planes_have_seen_comes_in_order() -> None:
     assert desk.node.stopped == [number]
     with pytest.raises(ValueError, match="no such trace"):
         desk.ask("trace-take", trace=number)
+
+
+def test_who_is_not_known_yet_is_found_by_its_name() -> None:
+    desk = Desk()
+    number = desk.ask("trace-start", peer="MME.test")
+    desk.tracing.observe(2, 7, "", cer("mme.test"), dwr("a"), "answered")
+    desk.tracing.observe(3, 8, "", cer("other.test"), dwr("a"), "answered")
+    desk.tracing.observe(0, 9, "", b"", None, "handed up")
+    told = desk.ask("trace-take", trace=number)
+    assert [one["connection"] for one in told["messages"]] == [7, 7]
 
 
 def test_a_trace_that_nobody_asks_for_ends() -> None:
@@ -86,7 +96,7 @@ def test_what_waits_is_bounded() -> None:
     desk = Desk()
     number = desk.ask("trace-start", peer="mme.test")
     for _ in range(1500):
-        desk.tracing.observe(7, "mme.test", REQUEST, None, "answered")
+        desk.tracing.observe(2, 7, "mme.test", REQUEST, None, "answered")
     told = desk.ask("trace-take", trace=number)
     assert (len(told["messages"]), told["left_out"]) == (1001, 502)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -160,6 +161,31 @@ def test_a_peer_comes_and_goes() -> None:
             assert server.outcomes.messages == {("in", "CER"): 1, ("out", "CEA"): 1}
             assert server.peer_changes == {("closed", "r-open"): 1, ("r-open", "closed"): 1}
             assert server.watchdog_changes[("initial", "okay")] == 1
+
+    run(test)
+
+
+def test_who_observes_sees_messages_as_of_when_they_came() -> None:
+    class Late(FakeNode):
+        """One that says when it is told to write."""
+
+        def open(self, connection: int, data: bytes, origin_host: str, sender: str, advertised_relay: bool) -> bool:
+            self.calls.append(("written", time.time_ns()))
+            return super().open(connection, data, origin_host, sender, advertised_relay)
+
+    async def test() -> None:
+        seen: list[tuple[Any, ...]] = []
+        async with running(node=Late()) as (node, server):
+            server.observe = lambda *message: seen.append(message)
+            before = time.time_ns()
+            node.happen(connected(1), ("message", 1, cer()), connected(2), ("message", 2, b"?"))
+            await settled(lambda: len(seen) == 2)
+            ((written,),) = node.called("written")
+            ((_, cea, *_),) = node.called("open")
+        (at, *told), (_, *unreadable) = seen
+        assert before <= at <= written
+        assert told == [1, MME, cer(), cea, "answered"]
+        assert unreadable == [2, "", b"?", None, "handed up"]
 
     run(test)
 

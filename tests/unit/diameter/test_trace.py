@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,7 +50,8 @@ def test_other_messages() -> None:
 def test_device_and_subscriber_are_found_wherever_they_stand() -> None:
     message = ecr_of(list(reversed(avps())))
     assert (trace.device_of(message), trace.subscriber_of(message)) == (IMEI, IMSI)
-    assert (trace.device_of(dwr("a")), trace.subscriber_of(b"")) == (None, None)
+    assert trace.sender_of(message) == "mme.test"
+    assert (trace.device_of(dwr("a")), trace.subscriber_of(b""), trace.sender_of(b"")) == (None, None, None)
 
 
 @given(st.binary(max_size=300))
@@ -58,6 +60,27 @@ def test_whatever_the_octets_it_only_shows_them(octets: bytes) -> None:
         assert trace.show(message)
         trace.device_of(message)
         trace.subscriber_of(message)
+        trace.sender_of(message)
+
+
+def test_no_more_is_shown_of_a_long_message_than_its_beginning() -> None:
+    many = trace.show(ecr_of(avps(*[Avp(9999, 0, 0, b"")] * 8000)))
+    assert len(many) == trace.MOST_LINES + 1
+    assert many[-1] == "  and more"
+    long = trace.show(ecr_of(avps(make_avp(d.ERROR_MESSAGE, f"{'x' * 250}{IMSI}{'x' * 60_000}"))))
+    assert long[-1] == f"  Error-Message: {'x' * 250}00101..."
+    for before in range(240, 260):
+        cut = trace.show(ecr_of(avps(make_avp(d.ERROR_MESSAGE, f"{'x' * before}{IMSI}"))))[-1]
+        assert not re.search(r"[0-9]{6,}", cut)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("", ""), ("123456789", "*" * 9), ("1234567890", "12345***90"), (f"{IMSI}@nai", "00101************ai")],
+)
+def test_user_names(name: str, shown: str) -> None:
+    (line,) = [line for line in trace.show(ecr_of([make_avp(d.USER_NAME, name)])) if "User-Name" in line]
+    assert line == f"  User-Name: {shown}"
 
 
 DIGITS = st.text("0123456789", min_size=10, max_size=20)
