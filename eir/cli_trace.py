@@ -6,6 +6,7 @@ Registered by `cli`. What is shown is masked by the node already.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -40,15 +41,21 @@ def trace(
     end = time.monotonic() + seconds if seconds else None
     shown = 0
     try:
-        while not (count and shown >= count) and (end is None or time.monotonic() < end):
+        while True:
+            # What came in the last moment is asked for after the end, not lost.
+            over = end is not None and time.monotonic() >= end
             told = ask_node(path, "trace-take", trace=number)
             messages = told["messages"][: count - shown] if count else told["messages"]
             for message in messages:
                 print(json.dumps(message) if as_json else "\n".join(_lines(message)), flush=True)
             if told["left_out"]:
-                print(f"({told['left_out']} more were left out: too many)", flush=True)
+                # For machines beside what is shown: there, each line is a message.
+                out = sys.stderr if as_json else sys.stdout
+                print(f"({told['left_out']} more were left out: too many)", file=out, flush=True)
             shown += len(messages)
-            time.sleep(_EVERY)
+            if over or (count and shown >= count):
+                break
+            time.sleep(_EVERY if end is None else min(_EVERY, max(0.0, end - time.monotonic())))
     except KeyboardInterrupt:
         pass
     finally:
