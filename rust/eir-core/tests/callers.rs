@@ -176,7 +176,7 @@ fn what_would_only_be_refused_counts_towards_the_limit_too() {
     let strange = Message { command: 300, ..ecr(DEVICE, SUBSCRIBER) };
     let cut = ecr(DEVICE, SUBSCRIBER).with(vec![0, 0, 0, 1, 0, 0, 0, 7]);
     for message in [ecr(DEVICE, SUBSCRIBER).with(proxy.clone()), strange.with(proxy.clone()), cut] {
-        let asker = Asker { terms: terms.clone(), sender: sender.clone(), ..Asker::default() };
+        let asker = Asker { terms, sender: sender.clone(), ..Asker::default() };
         let outcomes: Vec<_> = (0..30).map(|_| asker.ask(&message, SECOND).0).collect();
         assert_eq!(outcomes.iter().filter(|outcome| **outcome == Outcome::Punt).count(), 7);
         assert_eq!(outcomes.iter().filter(|outcome| **outcome == Outcome::Limited).count(), 23);
