@@ -269,6 +269,8 @@ class Application:
         if tls.certificate_file:
             certificate, key, authorities = map(settings.path, (tls.certificate_file, tls.key_file, tls.ca_file))
             self._node.set_tls(certificate, key, authorities, tls.client_certificate == "required")
+        elif self._settings.diameter.tls.certificate_file:
+            log.warning("diameter.tls names no certificate any more: those of before are used until a restart")
 
     def _make_timers(self, settings: Config) -> None:
         """Puts together what keeps the timers and tells of them. Raises OSError and ConfigError."""
@@ -363,7 +365,9 @@ class Application:
             log.info("reloaded")
         except ValueError as error:
             log.error("reload refused", error=str(error))
-        _notify("READY=1")
+        finally:
+            # Whatever went wrong: without it systemd would end the node, which answers.
+            _notify("READY=1")
 
     async def _upkeep(self) -> None:
         """What must be done again and again, and waits for nobody: alarms, deadlines ahead, old attempts forgotten."""

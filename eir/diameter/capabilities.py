@@ -9,6 +9,7 @@ It keeps no state and knows no policy: who is let in is for `peers` to say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,7 @@ from eir.diameter.message import (
     check_header,
     command_of,
     decode,
+    encode_avp,
     groups_of,
     make_avp,
     numbers_of,
@@ -30,6 +32,10 @@ from eir.diameter.message import (
 from eir.diameter.peer_policy import Address, unmapped
 
 _COMMON: Final = frozenset({dictionary.APPLICATION_S13, dictionary.APPLICATION_RELAY})
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+"""Letters, digits, hyphens and, as is found, underscores between single dots (RFC 6733 4.3.1, RFC 1035 2.3.1)."""
+_MAX_NAME: Final = 255
+"""Octets of a name (RFC 1035 2.3.4)."""
 _APPLICATION_IDS: Final = (dictionary.AUTH_APPLICATION_ID, dictionary.ACCT_APPLICATION_ID)
 
 
@@ -67,7 +73,12 @@ def read_cer(cer: bytes) -> Capabilities:
     command_of(check_header(cer))
     avps = decode(cer).avps
     check_grammar(dictionary.CAPABILITIES_EXCHANGE, avps)
-    return _capabilities(avps)
+    said = _capabilities(avps)
+    if len(said.origin_host) > _MAX_NAME or not _NAME.fullmatch(said.origin_host):
+        # It becomes a name in metrics, logs and answers, and is what policies are written for.
+        (origin_host,) = (avp for avp in avps if avp.key == dictionary.ORIGIN_HOST.key)
+        raise DiameterError(dictionary.INVALID_AVP_VALUE, encode_avp(origin_host), "Origin-Host is not a name")
+    return said
 
 
 def read_cea(cea: bytes) -> tuple[int, Capabilities]:

@@ -31,7 +31,7 @@ from eir.diameter import dictionary
 from eir.diameter.dictionary import AvpDefinition, AvpType, CommandDefinition, Rule
 
 HEADER_LENGTH: Final = 20
-MAX_LENGTH: Final = 65536
+MAX_LENGTH: Final = 16384
 """Octets of the longest message decoded: no CER or ECR comes near it, and decoding takes the control plane's time."""
 
 REQUEST: Final = 0x80

@@ -196,20 +196,26 @@ class Peer:
         """A connection of the peer's, with its CER."""
         return self._take(PeerEvent.R_CONN_CER, now, _About(Reason.DUPLICATE, incoming))
 
-    def gives_way(self, incoming: Incoming, silent: float | None, now: float) -> bool:
+    def reject(self, incoming: Incoming) -> Action:
+        """Refuses a connection of the peer's, whatever the state (R-Reject)."""
+        return self._refuse(incoming, Reason.DUPLICATE)
+
+    def gives_way(self, incoming: Incoming, silent: float | None, now: float, *, trusted: bool) -> bool:
         """Whether the connection there is may be closed for a new one of the peer's.
 
-        A peer that has restarted must not be kept out by what is left of its old connection: so where its
-        Origin-State-Id has grown (RFC 6733 8.16), the watchdog suspects it, it has been `silent` for some seconds or is
-        gone already (None), or has said goodbye.
+        A peer that has restarted must not be kept out by what is left of its old connection: so where the watchdog
+        suspects that one, it is gone already (`silent` is None) or has said goodbye. A new one that is `trusted` to be
+        the same peer's need not wait so long: some seconds of silence will do, or that its Origin-State-Id has grown
+        (RFC 6733 8.16). Others could end a live peer by its name. One that has yet to show its certificate keeps nobody
+        out.
         """
         link = self._serving()
         if link is None:
             return False
-        if silent is None or silent >= SILENCE or self._watchdog.suspects(now - silent):
+        if self._securing or silent is None or self._goodbye or self._watchdog.suspects(now - silent):
             return True
         before = link.capabilities.origin_state_id if link.capabilities is not None else 0
-        return self._goodbye or 0 < before < incoming.capabilities.origin_state_id
+        return trusted and (silent >= SILENCE or 0 < before < incoming.capabilities.origin_state_id)
 
     def give_way(self, now: float) -> list[Action]:
         """Closes the open connection, as if it had been lost."""

@@ -255,14 +255,13 @@ class Peers:
         if group is None:
             group = self._groups[name.lower()] = _Group(name, named=False)
         busy = [peer for peer in group.peers if peer.has_incoming]
-        peer = self._free_place(group, entry, incoming.remote) if len(busy) < entry.connections else None
+        peer = self._free_place(group, entry, incoming) if len(busy) < entry.connections else None
         left: list[Action] = []
         if peer is None:
             peer = next((peer for peer in busy or group.peers if self._gives_way(peer, incoming, now)), None)
             if peer is None:
-                # Whichever is asked: none of them is in a state that takes it in.
-                peer = (busy or group.peers)[0]
-                return self._after(peer, peer.accept(incoming, now))
+                # By whichever: none of them takes it in.
+                return self._after(group.peers[0], [group.peers[0].reject(incoming)])
             left = self._left(peer.give_way(now))
         peer.entry = entry
         connection.peer = peer
@@ -270,14 +269,24 @@ class Peers:
 
     def _gives_way(self, peer: Peer, incoming: Incoming, now: float) -> bool:
         silent = None if peer.number is None else self._owner.idle(peer.number)
-        return peer.gives_way(incoming, silent, now)
+        present = None if peer.number is None else self._connections.get(peer.number)
+        here = present is not None and present.remote == incoming.remote
+        certified = self._owner.certified(incoming.number, incoming.capabilities.origin_host)
+        return peer.gives_way(incoming, silent, now, trusted=here or certified is True)
 
-    def _free_place(self, group: _Group, entry: PeerEntry, remote: Address) -> Peer | None:
+    def _free_place(self, group: _Group, entry: PeerEntry, incoming: Incoming) -> Peer | None:
         """The state machine for another connection: one that connects to where this comes from, one that is closed, one
-        that is being connected to, or a new one where there may be more."""
-        free = [peer for peer in group.peers if peer.state in _FREE]
+        that is being connected to, or a new one where there may be more.
+
+        A connection that has yet to show its certificate is held against none of ours: an election could cost us ours.
+        """
+        free = [
+            peer
+            for peer in group.peers
+            if peer.state is PeerState.CLOSED or (peer.state in _FREE and not incoming.inband_tls)
+        ]
         for peer in free:
-            if peer.connect is not None and peer.connect[0] == remote:
+            if peer.connect is not None and peer.connect[0] == incoming.remote:
                 return peer
         free.sort(key=lambda peer: peer.state is not PeerState.CLOSED)
         if free:

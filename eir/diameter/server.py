@@ -35,8 +35,11 @@ from eir.diameter.peer_view import ConnectionView, PeerView, text_of_endpoint
 from eir.diameter.peers import Owner, Peers, Security
 from eir.log import Log
 
-_EVENTS_AT_ONCE = 256
-"""Events taken before other tasks get their turn."""
+_EVENTS_AT_ONCE = 8
+"""Events taken together: those that come meanwhile and are urgent overtake the others."""
+
+_TURN = 0.005
+"""Seconds after which other tasks get their turn."""
 
 _MOST_LABELS = 1000
 """Labels that are counted by themselves where a peer has a say in them: it may call itself what it likes."""
@@ -236,13 +239,19 @@ class DiameterServer:
     # Events.
 
     def _take_events(self) -> None:
-        for event in self._node.take_events(_EVENTS_AT_ONCE):
-            # One connection's trouble must not cost the others their events.
-            try:
-                self._take(event)
-            except Exception:
-                log.error("event not handled", exc_info=True, kind=event[0], connection=event[1])
-                self._node.close(event[1], b"")
+        turn_ends = self._loop.time() + _TURN
+        while True:
+            events = self._node.take_events(_EVENTS_AT_ONCE)
+            for event in events:
+                # One connection's trouble must not cost the others their events.
+                try:
+                    self._take(event)
+                except Exception:
+                    log.error("event not handled", exc_info=True, kind=event[0], connection=event[1])
+                    self._node.close(event[1], b"")
+            # The descriptor stays readable while there are more.
+            if len(events) < _EVENTS_AT_ONCE or self._loop.time() >= turn_ends:
+                break
         self._set_timer()
 
     def _take(self, event: tuple[Any, ...]) -> None:

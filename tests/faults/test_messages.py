@@ -206,6 +206,8 @@ def test_whatever_an_smsc_does(make_node: MakeNode, smsc: Smsc, how: dict[str, o
     smsc.behave(**how)
     node.start()
     attach(node, few)
+    # Until the first attaches are in the store there is nothing to say.
+    until(lambda: len({one["to"] for one in smsc.submits()}) == few, PATIENCE)
     time.sleep(1.0)
     if "shuffle" in how:
         # The last ones of all would be kept back for ever.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 
 import pytest
@@ -290,3 +293,33 @@ def test_peers_are_listed(make_node: MakeNode) -> None:
     assert (unopened["origin_host"], unopened["state"], unopened["watchdog"]) == ("", "wait_cer", "initial")
     assert 0 <= opened["idle"] <= opened["since"] < 60
     assert "mme1.epc.test" in table
+
+
+def test_requests_that_are_only_to_be_refused_keep_nobody_elses_cer_waiting(make_node: MakeNode) -> None:
+    node = make_node()
+    stop = threading.Event()
+    many = [make_avp(d.ROUTE_RECORD, "agent.epc.test")] * 200
+    strange = ecr_of([*ecr_avps(HOST, terminal(lists.WHITE)), *many, Avp(4242, 0, 0x40, b"")])
+
+    def flood(number: int) -> Counter[int | None]:
+        codes: Counter[int | None] = Counter()
+        with node.peer(f"flood{number}.epc.test") as peer:
+            while not stop.is_set():
+                peer.send(strange * 100)
+                codes.update(answer.code for answer in (peer.receive() for _ in range(100)) if answer)
+        return codes
+
+    with ThreadPoolExecutor(8) as pool:
+        floods = [pool.submit(flood, number) for number in range(8)]
+        try:
+            until(lambda: 'eir_refused_total{code="5001",peer="flood7.epc.test"}' in node.metrics())
+            waits = []
+            for _ in range(20):
+                begun = time.monotonic()
+                with node.peer("good.epc.test") as peer:
+                    waits.append(time.monotonic() - begun)
+                    assert peer.check(lists.WHITE) == "white"
+        finally:
+            stop.set()
+    assert sorted(waits)[10] < 0.5
+    assert all(set(flood.result()) == {5001, 3004} for flood in floods)

@@ -288,7 +288,8 @@ class TestRedis:
         assert client.get("a[b]*:sub:generation") == b"2"
         RedisWriter(client, "a[b]*").fill([pack(SECOND)])
         assert take(config, TEXT, *options).code == 0
-        names = sorted(client.scan_iter("*"))
+        # A scan may name a key twice.
+        names = sorted(set(client.scan_iter("*")))
         sub = b"a[b]*:sub:"
         assert names == sorted(
             [b"a[b]*:other", sub + b"generation", sub + b"last"]

@@ -185,15 +185,20 @@ class PeerMachine(RuleBasedStateMachine):
     def traffic(self) -> None:
         self.heard = self.now
 
-    @rule(state_id=st.sampled_from([0, 4, 5, 6]), inband=st.booleans(), silent=st.sampled_from([None, 0.0, 7.0]))
-    def incoming(self, state_id: int, inband: bool, silent: float | None) -> None:
+    @rule(
+        state_id=st.sampled_from([0, 4, 5, 6]),
+        inband=st.booleans(),
+        silent=st.sampled_from([None, 0.0, 7.0]),
+        trusted=st.booleans(),
+    )
+    def incoming(self, state_id: int, inband: bool, silent: float | None, trusted: bool) -> None:
         self.numbers += 1
         number = self.numbers
         self.here[number] = "new"
         cer = cer_of(self.host, state_id)
         incoming = Incoming(number, LOCAL, REMOTES[0], cer, read_cer(cer), inband)
         before = self.peer.state
-        if self.peer.gives_way(incoming, silent, self.now):
+        if self.peer.gives_way(incoming, silent, self.now, trusted=trusted):
             assert before in OPEN or before is PeerState.CLOSING
             self.obey(self.peer.give_way(self.now))
             assert self.peer.state is PeerState.CLOSED

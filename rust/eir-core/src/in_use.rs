@@ -447,7 +447,7 @@ mod tests {
     #[test]
     fn threads_mark_while_days_pass() {
         const LAST: Day = TODAY + 40;
-        let table = InUse::new(16 << 20, TODAY);
+        let table = InUse::new(64 << 20, TODAY);
         let now = AtomicU32::new(TODAY);
         std::thread::scope(|scope| {
             for thread in 0..3u64 {

@@ -147,12 +147,13 @@ fn answers_are_what_the_terms_make_of_the_verdict() {
 #[test]
 fn one_too_many_is_told_so_in_the_short_grammar() {
     let terms = Terms { requests_per_second: 10, ..Terms::default() };
-    for (own, node_rate) in [(terms, 0), (Terms::default(), 10)] {
+    // Important to its sender is not important to the node, whose limit all share.
+    for (own, node_rate, limited) in [(terms, 0, 22), (Terms::default(), 10, 23)] {
         let asker = Asker { terms: own, node_rate, ..Asker::default() };
         let proxy = base(284, &base(280, b"a"));
         let message = ecr(DEVICE, SUBSCRIBER).with(proxy.clone()).with(avp(301, 0, 0, &[0, 0, 0, 9]));
         let outcomes: Vec<_> = (0..30).map(|_| asker.ask(&message, SECOND).0).collect();
-        assert_eq!(outcomes.iter().filter(|outcome| **outcome == Outcome::Limited).count(), 22);
+        assert_eq!(outcomes.iter().filter(|outcome| **outcome == Outcome::Limited).count(), limited);
         let (_, out) = asker.ask(&message, SECOND);
         let answer = read_answer(&out);
         assert_eq!(answer.flags, PROXIABLE | ERROR);
@@ -164,6 +165,34 @@ fn one_too_many_is_told_so_in_the_short_grammar() {
         assert!(answer.all(0, 277).is_empty() && answer.all(TGPP, 1445).is_empty());
         // A watchdog is no request of that kind.
         assert_eq!(asker.ask(&dwr(), SECOND).0, Outcome::Watchdog);
+    }
+}
+
+#[test]
+fn what_would_only_be_refused_counts_towards_the_limit_too() {
+    let terms = Terms { requests_per_second: 10, ..Terms::default() };
+    let sender = Sender::Itself("other.test".into());
+    let proxy = base(284, &base(280, b"a"));
+    let strange = Message { command: 300, ..ecr(DEVICE, SUBSCRIBER) };
+    let cut = ecr(DEVICE, SUBSCRIBER).with(vec![0, 0, 0, 1, 0, 0, 0, 7]);
+    for message in [ecr(DEVICE, SUBSCRIBER).with(proxy.clone()), strange.with(proxy.clone()), cut] {
+        let asker = Asker { terms, sender: sender.clone(), ..Asker::default() };
+        let outcomes: Vec<_> = (0..30).map(|_| asker.ask(&message, SECOND).0).collect();
+        assert_eq!(outcomes.iter().filter(|outcome| **outcome == Outcome::Punt).count(), 7);
+        assert_eq!(outcomes.iter().filter(|outcome| **outcome == Outcome::Limited).count(), 23);
+        let (_, out) = asker.ask(&message, SECOND);
+        let answer = read_answer(&out);
+        assert_eq!((answer.flags & (REQUEST | ERROR), answer.command), (ERROR, message.command));
+        assert_eq!(answer.result_code(), Some(3004));
+        assert_eq!(answer.all(0, 263), read_answer(&ecr(DEVICE, SUBSCRIBER).bytes()).all(0, 263));
+        assert_eq!(out.ends_with(&proxy), message.bytes().ends_with(&proxy));
+        // What keeps the connection going is never refused so, nor is an answer.
+        for upkeep in [257, 280, 282] {
+            let odd = Message { command: upkeep, application: 0, ..ecr(DEVICE, SUBSCRIBER) };
+            assert_eq!(asker.ask(&odd, SECOND), (Outcome::Punt, Vec::new()));
+        }
+        let answer = Message { flags: 0, ..ecr(DEVICE, SUBSCRIBER) };
+        assert_eq!(asker.ask(&answer, SECOND).0, Outcome::Punt);
     }
 }
 

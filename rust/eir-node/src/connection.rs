@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,6 +26,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::events::{Events, Waiting};
 use crate::gate::Place;
 use crate::node::Shared;
 use crate::peers::Peer;
@@ -39,6 +40,8 @@ pub const MAX_MESSAGE: usize = 64 << 10;
 /// Longest first message: the control plane reads it before it knows who sent it. A CER that offers a hundred
 /// applications has some 4 KiB.
 const MAX_FIRST: usize = 16 << 10;
+/// What a connection keeps of a buffer that once held the front of a long message.
+const MAX_IDLE: usize = 4 << 10;
 /// Answers that one connection may have on hold; above, it is not read.
 const MAX_HELD: usize = 16 << 10;
 /// How much longer than the hold an answer waits for a record that is not even written.
@@ -160,7 +163,7 @@ pub(crate) struct Connection {
     place: Option<Place>,
     peer: Arc<Peer>,
     sender: Sender,
-    waiting: Arc<AtomicUsize>,
+    waiting: Arc<Waiting>,
     /// The front of a message, or what came behind the first one.
     partial: Vec<u8>,
     held: VecDeque<Held>,
@@ -359,7 +362,8 @@ impl Connection {
             match frame(input, MAX_FIRST) {
                 Frame::Complete(size) => {
                     self.state = State::Waiting;
-                    self.punt(input.get(..size).unwrap_or_default());
+                    // Nothing else comes before it is answered, so there is nobody to refuse it to.
+                    let _ = self.punt(input.get(..size).unwrap_or_default(), true);
                     at = size;
                 }
                 Frame::Incomplete(_) => {}
@@ -371,6 +375,7 @@ impl Connection {
         let caller = node.caller(&peer, &terms, &sender);
         let door = node.door(&world, caller, now(), read_at);
         let mut group: [&[u8]; GROUP] = [&[]; GROUP];
+        let mut too_many: Vec<&[u8]> = Vec::new();
         while self.state == State::Open && batch.ended.is_none() {
             let mut count = 0;
             for place in &mut group {
@@ -387,12 +392,22 @@ impl Connection {
                 count += 1;
             }
             let messages = group.get(..count).unwrap_or_default();
+            too_many.clear();
             door.handle(messages, &mut scratch.output, |message, outcome, answer| {
+                if outcome == Outcome::Punt && !self.punt(message, Events::is_urgent(message)) {
+                    too_many.push(message);
+                }
                 batch.answered += u64::from(self.note(message, outcome, read_at));
                 if node.traces.are_active() {
                     node.traces.offer(now_ns(), self.number, &peer.name, message, outcome, answer);
                 }
             });
+            // The control plane has no time for them: their sender is told that, not left to wait.
+            for message in &too_many {
+                let told = door.answers.write_too_busy_unread(&mut scratch.output, message);
+                let stats = &self.peer.stats;
+                if told { &stats.limited } else { &stats.discarded }.add(1);
+            }
             if count < GROUP {
                 break;
             }
@@ -404,6 +419,9 @@ impl Connection {
         }
         self.partial.clear();
         self.partial.extend_from_slice(input.get(at..).unwrap_or_default());
+        if self.partial.is_empty() && self.partial.capacity() > MAX_IDLE {
+            self.partial = Vec::new();
+        }
         Done { rest: self.write_now(scratch, &mut batch), batch, read_at }
     }
 
@@ -427,17 +445,16 @@ impl Connection {
                 let until = read_at + self.node.config.hold;
                 self.held.push_back(Held::Request { message: message.into(), hold, read_at, until });
             }
-            Outcome::Punt => self.punt(message),
+            Outcome::Punt => {}
         }
         false
     }
 
-    fn punt(&self, message: &[u8]) {
-        if self.node.events.message(self.number, message, &self.waiting) {
-            self.peer.stats.punted.add(1);
-        } else {
-            self.peer.stats.discarded.add(1);
-        }
+    /// Hands a message up; whether there was place.
+    fn punt(&self, message: &[u8], urgent: bool) -> bool {
+        let taken = self.node.events.message(self.number, message, urgent, &self.waiting);
+        self.peer.stats.punted.add(u64::from(taken));
+        taken
     }
 
     /// Lets answers go whose records are safe, or that have waited long enough.

@@ -11,6 +11,10 @@ use arc_swap::ArcSwap;
 
 use crate::stats::Counter;
 
+/// The share of unopened connections that one address may have is one in so many, but at least so many connections.
+const UNOPENED_SHARE: usize = 4;
+const LEAST_UNOPENED: usize = 8;
+
 /// Addresses that share their first so many bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
@@ -100,7 +104,14 @@ impl Refused {
 struct Present {
     all: usize,
     unopened: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_address: HashMap<IpAddr, Own>,
+}
+
+/// Connections from one address.
+#[derive(Debug, Default)]
+struct Own {
+    all: usize,
+    unopened: usize,
 }
 
 /// The gate.
@@ -155,13 +166,16 @@ impl Gate {
         if present.unopened >= settings.max_unopened {
             return Err(Refused::Unopened);
         }
-        let key = shared(address);
-        if present.by_address.get(&key).is_some_and(|count| *count >= settings.max_per_address) {
+        // One address must not hold all the places of those that have said nothing yet.
+        let most_unopened = (settings.max_unopened / UNOPENED_SHARE).max(LEAST_UNOPENED);
+        let own = present.by_address.entry(shared(address)).or_default();
+        if own.all >= settings.max_per_address || own.unopened >= most_unopened {
             return Err(Refused::PerAddress);
         }
+        own.all += 1;
+        own.unopened += 1;
         present.all += 1;
         present.unopened += 1;
-        *present.by_address.entry(key).or_default() += 1;
         Ok(())
     }
 
@@ -195,7 +209,11 @@ impl Place {
     /// Capabilities are exchanged.
     pub fn open(&mut self) {
         if !std::mem::replace(&mut self.opened, true) {
-            self.gate.present().unopened -= 1;
+            let mut present = self.gate.present();
+            present.unopened -= 1;
+            if let Some(own) = present.by_address.get_mut(&shared(self.address)) {
+                own.unopened -= 1;
+            }
         }
     }
 }
@@ -206,9 +224,9 @@ impl Drop for Place {
         let mut present = self.gate.present();
         present.all -= 1;
         let key = shared(self.address);
-        if let Some(count) = present.by_address.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(own) = present.by_address.get_mut(&key) {
+            own.all -= 1;
+            if own.all == 0 {
                 present.by_address.remove(&key);
             }
         }
@@ -264,5 +282,18 @@ mod tests {
         assert_eq!((present.all, present.unopened, present.by_address.len()), (0, 0, 0));
         let refused: Vec<_> = gate.refused().into_iter().map(|(_, count)| count).collect();
         assert_eq!(refused, [1, 1, 2, 1, 0]);
+    }
+
+    #[test]
+    fn one_address_cannot_hold_all_places_of_those_that_have_said_nothing() {
+        let gate = Arc::new(Gate::default());
+        gate.set(GateSettings { max_unopened: 40, ..GateSettings::default() });
+        let mut places: Vec<_> = (0..10).map(|_| gate.enter(address("10.0.0.1")).unwrap()).collect();
+        assert_eq!(gate.enter(address("10.0.0.1")).err(), Some(Refused::PerAddress));
+        places[0].open();
+        let _another = gate.enter(address("10.0.0.1")).unwrap();
+        let _others: Vec<_> = (0..10).map(|_| gate.enter(address("10.0.0.2")).unwrap()).collect();
+        drop(places);
+        assert!(gate.enter(address("10.0.0.1")).is_ok());
     }
 }

@@ -272,6 +272,23 @@ fn messages_that_are_not_answered_are_handed_up_in_order() {
 }
 
 #[test]
+fn what_the_control_plane_has_no_place_for_is_refused_at_once() {
+    let rig = Rig::new();
+    let mut peer = rig.peer();
+    // Nobody takes events before the rig is asked for them.
+    let strange = |number| Message { command: 300, ..request(WHITE_DEVICE, number) }.bytes();
+    peer.send(&(1..=100).flat_map(strange).collect::<Vec<u8>>());
+    for _ in 64..100 {
+        let answer = peer.answer();
+        assert_eq!((answer.command, answer.result_code()), (300, Some(3004)));
+    }
+    assert!(peer.is_silent());
+    let stats = rig.node.stats().peer(PEER);
+    assert_eq!((stats.limited.get(), stats.punted.get()), (36, 64));
+    wait_until("the others", || rig.messages_of(&peer).len() == 65);
+}
+
+#[test]
 fn a_stream_that_cannot_be_framed_is_closed_after_the_answers_before_it() {
     let rig = Rig::new();
     let over = (1 << 24 | (eir_node::connection::MAX_MESSAGE as u32 + 1)).to_be_bytes();

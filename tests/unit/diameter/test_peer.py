@@ -662,46 +662,50 @@ class TestElection:
 
 class TestGivingWay:
     @pytest.mark.parametrize(
-        ("before", "after", "silent", "gives_way"),
+        ("before", "after", "silent", "to_the_same", "to_another"),
         [
-            (5, 5, 0.0, False),
-            (5, 6, 0.0, True),
-            (6, 5, 0.0, False),
-            (0, 6, 0.0, False),
-            (5, 0, 0.0, False),
-            (5, 5, 5.9, False),
-            (5, 5, 6.0, True),
-            (5, 5, None, True),
+            (5, 5, 0.0, False, False),
+            (5, 6, 0.0, True, False),
+            (6, 5, 0.0, False, False),
+            (0, 6, 0.0, False, False),
+            (5, 0, 0.0, False, False),
+            (5, 5, 5.9, False, False),
+            (5, 5, 6.0, True, False),
+            (5, 5, None, True, True),
         ],
     )
-    def test_when(self, waiting: Peer, before: int, after: int, silent: float | None, gives_way: bool) -> None:
+    def test_when(
+        self, waiting: Peer, before: int, after: int, silent: float | None, to_the_same: bool, to_another: bool
+    ) -> None:
         waiting.accept(incoming(cer=cer_of(HOST, before)), 1.0)
-        assert waiting.gives_way(incoming(8, cer_of(HOST, after)), silent, 10.0) is gives_way
+        later = incoming(8, cer_of(HOST, after))
+        assert waiting.gives_way(later, silent, 10.0, trusted=True) is to_the_same
+        assert waiting.gives_way(later, silent, 10.0, trusted=False) is to_another
 
     def test_when_it_is_suspect(self, peer: Peer) -> None:
         peer.handle_timer(31.0, 1.0)
         peer.handle_timer(61.0, 1.0)
         assert peer.watchdog_state is WatchdogState.SUSPECT
-        assert not peer.gives_way(incoming(8), 0.5, 62.0)
-        assert peer.gives_way(incoming(8), 5.5, 62.0)
+        assert not peer.gives_way(incoming(8), 0.5, 62.0, trusted=False)
+        assert peer.gives_way(incoming(8), 5.5, 62.0, trusted=False)
 
     def test_when_it_has_said_goodbye(self, peer: Peer) -> None:
         sent(peer, dpr(), 2001)
-        assert peer.gives_way(incoming(8), 0.0, 3.0)
+        assert peer.gives_way(incoming(8), 0.0, 3.0, trusted=False)
         assert peer.give_way(3.0) == [Close(R, Reason.REPLACED)]
         (opened,) = peer.accept(incoming(8), 3.0)
         assert isinstance(opened, SendAndOpen)
 
     def test_not_when_we_have(self, peer: Peer) -> None:
         peer.disconnect(DisconnectCause.BUSY, 2.0)
-        assert not peer.gives_way(incoming(8), 0.0, 3.0)
+        assert not peer.gives_way(incoming(8), 0.0, 3.0, trusted=True)
 
     def test_not_when_nothing_is_open(self, connecting: Peer) -> None:
-        assert not connecting.gives_way(incoming(8), None, 3.0)
+        assert not connecting.gives_way(incoming(8), None, 3.0, trusted=True)
         assert connecting.give_way(3.0) == []
 
     def test_one_of_ours(self, initiator: Peer) -> None:
-        assert initiator.gives_way(incoming(8), 6.0, 9.0)
+        assert initiator.gives_way(incoming(8), 6.0, 9.0, trusted=True)
         assert initiator.give_way(9.0) == [Close(OURS, Reason.REPLACED)]
         opened, _ = initiator.accept(incoming(8), 9.0)
         assert isinstance(opened, SendAndOpen)

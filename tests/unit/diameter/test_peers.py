@@ -211,6 +211,17 @@ class TestWhoIsLetIn:
         refused(table.offer(cer_of(), FAR), 3010)
         opened(table.offer(cer_of(MME.upper())))
 
+    @pytest.mark.parametrize(
+        "name",
+        ["*", "*.example.org", ".example.org", "a..b", "a.", "mme 1", "a\nb", "мме.example.org", "a/b", "x" * 256],
+    )
+    def test_what_is_no_name(self, table: Table, name: str) -> None:
+        refused(table.offer(cer_of(name)), 5004)
+
+    @pytest.mark.parametrize("name", ["mme", "MME_1.epc.mnc001.mcc001.3gppnetwork.org", "x" * 255])
+    def test_what_is_one(self, table: Table, name: str) -> None:
+        opened(table.offer(cer_of(name)))
+
     def test_no_one_has_this_nodes_name(self, table: Table) -> None:
         refused(table.offer(cer_of("EIR1.example.org")), 3010)
 
@@ -348,6 +359,43 @@ class TestDuplicates:
         assert len(watchdog) == (entry is NAMED)
         assert table.end(first) == []
         assert table.peers.open_peers() == 1
+
+    @pytest.mark.parametrize(("state_id", "idle"), [(6, 0.0), (5, 6.0)])
+    def test_a_name_alone_takes_no_place(self, table: Table, state_id: int, idle: float) -> None:
+        first = table.open()
+        table.idle[first] = idle
+        duplicate(table.offer(cer_of(state_id=state_id), "192.0.2.66"))
+        # With a certificate that is valid for the name it is the same peer.
+        table.certificates[3] = True
+        closed, taken = table.offer(cer_of(state_id=state_id), "192.0.2.66", tls=True)
+        assert closed == Close(first, Reason.REPLACED)
+        assert isinstance(taken, SendAndOpen)
+
+    def test_one_that_is_dead_is_replaced_from_anywhere(self, table: Table) -> None:
+        table.idle[table.open()] = None
+        closed, _ = table.offer(cer_of(), "192.0.2.66")
+        assert closed == Close(1, Reason.REPLACED)
+
+    def test_who_has_yet_to_show_a_certificate_displaces_nobody(self, make: MakeTable) -> None:
+        table = make(security=Security(inband=True))
+        first = table.open()
+        duplicate(table.offer(cer_of(MME, OFFERS_TLS, state_id=9), "192.0.2.66"))
+        assert [view.connections[0].number for view in table.peers.table(2.0)] == [first]
+
+    def test_nor_an_attempt_of_ours(self, make: MakeTable) -> None:
+        table = make(DIALLED, security=Security(inband=True))
+        _, connect = table.peers.start(0.0)
+        duplicate(table.offer(cer_of(MME, OFFERS_TLS)))
+        table.dialled(connect)
+
+    def test_nor_does_it_keep_anybody_out(self, make: MakeTable) -> None:
+        table = make(security=Security(inband=True))
+        (secure,) = table.offer(cer_of(MME, OFFERS_TLS), "192.0.2.66")
+        assert isinstance(secure, Secure)
+        closed, taken = table.offer(cer_of())
+        assert closed == Close(1, Reason.REPLACED)
+        assert isinstance(taken, SendAndOpen)
+        assert table.peers.secured(1, 3.0) == []
 
     def test_as_many_as_its_entry_says(self, make: MakeTable) -> None:
         table = make(replace(NAMED, connections=3))

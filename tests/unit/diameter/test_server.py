@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -55,6 +55,7 @@ class FakeNode:
 
     def __post_init__(self) -> None:
         self.reading, self.writing = os.pipe()
+        os.set_blocking(self.reading, False)
 
     def happen(self, *events: tuple[Any, ...]) -> None:
         self.events += events
@@ -73,8 +74,11 @@ class FakeNode:
         return self.reading
 
     def take_events(self, most: int) -> list[tuple[Any, ...]]:
-        os.read(self.reading, 1)
         taken, self.events = self.events[:most], self.events[most:]
+        if not self.events:
+            # Readable while there are events.
+            with suppress(BlockingIOError):
+                os.read(self.reading, 100)
         return taken
 
     def send(self, connection: int, data: bytes) -> bool:

@@ -4,9 +4,9 @@
 //! Session-Id, one of five prepared blocks, what its sender has asked to be told of the node's load and, where there are
 //! any, the request's Proxy-Info AVPs.
 
-use super::avp::{self, Avps};
+use super::avp::{self, Avp, Avps};
 use super::ecr::{Ecr, ProxyInfos};
-use super::framing::{ERROR, HEADER, Header, PROXIABLE};
+use super::framing::{ERROR, HEADER, Header, PROXIABLE, REQUEST};
 use super::limit::{Overload, VALIDITY};
 use super::{APPLICATION_S13, COMMAND_DEVICE_WATCHDOG, COMMAND_ME_IDENTITY_CHECK, VENDOR_3GPP};
 use crate::policy::Status;
@@ -97,6 +97,33 @@ impl Answers {
     /// Appends the refusal of `ecr`, one too many (3004), in the grammar of protocol errors (RFC 6733 clause 7.2).
     pub fn write_too_busy(&self, out: &mut Vec<u8>, ecr: &Ecr<'_>, told: &Told) {
         self.write(out, ecr, ERROR, &self.too_busy, told);
+    }
+
+    /// Appends the refusal (3004) of a request that nobody has time to find out more about; whether it is a request.
+    pub fn write_too_busy_unread(&self, out: &mut Vec<u8>, message: &[u8]) -> bool {
+        let Some((request, body)) = Header::read(message).filter(|(header, _)| header.flags & REQUEST != 0) else {
+            return false;
+        };
+        let start = out.len();
+        out.extend(header(&request, ERROR, 0, request.command));
+        let first = Avps::new(body).next().and_then(Result::ok).filter(|avp| (avp.vendor, avp.code) == (0, 263));
+        let again = |out: &mut Vec<u8>, avp: &Avp<'_>| {
+            out.extend_from_slice(avp.whole);
+            // The last of a message that is not whole may lack its padding.
+            out.resize(out.len() + avp.whole.len().next_multiple_of(4) - avp.whole.len(), 0);
+        };
+        if let Some(session_id) = first {
+            again(out, &session_id);
+        }
+        out.extend_from_slice(&self.too_busy);
+        for avp in Avps::new(body).flatten().filter(|avp| (avp.vendor, avp.code) == (0, 284)) {
+            again(out, &avp);
+        }
+        let length = (out.len() - start) as u32;
+        if let Some(place) = out.get_mut(start..start + 4) {
+            place.copy_from_slice(&(1 << 24 | length).to_be_bytes());
+        }
+        true
     }
 
     #[inline]

@@ -58,6 +58,8 @@ pub struct Limiter {
     offered: AtomicU64,
     /// When the report last changed, in Unix seconds, times 256; and its percentage.
     report: AtomicU64,
+    /// The second, by the ticks, in which it last changed: the time of the day may be put back.
+    renewed: AtomicU64,
 }
 
 impl Limiter {
@@ -69,6 +71,7 @@ impl Limiter {
             second: AtomicU64::new(0),
             offered: AtomicU64::new(0),
             report: AtomicU64::new(0),
+            renewed: AtomicU64::new(0),
         }
     }
 
@@ -113,26 +116,28 @@ impl Limiter {
     /// Counts a request, and with the first of a new second looks back on those before.
     fn count(&self, rate: u64, moment: Moment) {
         let (second, present) = (self.second.load(Ordering::Relaxed), moment.ticks / SECOND);
-        if second != present
+        // A request that another thread has read a moment earlier belongs to the second that is over.
+        if present > second
             && self.second.compare_exchange(second, present, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
             let offered = self.offered.swap(0, Ordering::Relaxed) / present.saturating_sub(second).max(1);
-            self.look_back(rate, offered, moment.now);
+            self.look_back(rate, offered, moment.now, present);
         }
         self.offered.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn look_back(&self, rate: u64, offered: u64, now: UnixTime) {
+    fn look_back(&self, rate: u64, offered: u64, now: UnixTime, second: u64) {
         let report = self.report.load(Ordering::Relaxed);
         let (changed, asked) = (report >> 8, report & 0xff);
         // Who obeys sends this share of what it would; that it is below the limit now does not mean that all is well.
         let wanted = if offered > rate { offered } else { offered.saturating_mul(100) / (100 - asked.min(99)) };
         let percentage = (100 - (rate.saturating_mul(100) / wanted.max(rate).max(1))).min(99);
-        let renewed = u64::from(now) >= changed + u64::from(VALIDITY) / 2;
+        let renewed = second >= self.renewed.load(Ordering::Relaxed) + u64::from(VALIDITY) / 2;
         let differs = percentage.abs_diff(asked) >= STEP || (percentage == 0) != (asked == 0);
         if differs || (percentage > 0 && renewed) {
             // A sequence number must rise, also where two changes fall into one second.
             self.report.store(u64::from(now).max(changed + 1) << 8 | percentage, Ordering::Relaxed);
+            self.renewed.store(second, Ordering::Relaxed);
         }
     }
 }
@@ -209,6 +214,34 @@ mod tests {
         let over = limiter.overload(START + 44).unwrap();
         assert!(over.percentage == 0 && over.sequence > renewed.sequence);
         assert_eq!(limiter.overload(START + 44 + VALIDITY), None);
+    }
+
+    #[test]
+    fn what_another_thread_read_a_moment_before_does_not_count_as_a_second() {
+        let limiter = Limiter::default();
+        for number in 1..20 {
+            second(&limiter, 1_000, 4_000, DEFAULT_PRIORITY, number);
+            limiter.admits(1_000, DEFAULT_PRIORITY, at((number + 1) * SECOND));
+            limiter.admits(1_000, DEFAULT_PRIORITY, at((number + 1) * SECOND - 2_000_000));
+            if number > 2 {
+                // A second of its own would be one with a single request.
+                assert!((75..=76).contains(&limiter.overload(START).unwrap().percentage));
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_put_back_does_not_keep_a_report_from_being_renewed() {
+        let limiter = Limiter::default();
+        let back = |ticks: u64| Moment { ticks, now: START - 3_600 + (ticks / SECOND) as UnixTime };
+        second(&limiter, 1_000, 4_000, DEFAULT_PRIORITY, 1);
+        second(&limiter, 1_000, 4_000, DEFAULT_PRIORITY, 2);
+        let told = limiter.overload(START).unwrap();
+        for number in 0..80_000u64 {
+            limiter.admits(1_000, DEFAULT_PRIORITY, back(3 * SECOND + number * SECOND / 4_000));
+        }
+        let renewed = limiter.overload(START - 3_580).unwrap();
+        assert!(renewed.sequence > told.sequence && renewed.percentage == 75);
     }
 
     #[test]

@@ -21,6 +21,8 @@ use crate::recent::{self, Recent};
 use crate::verdict::{Facts, Request, Rule, Verdict, verdict};
 
 const DAY: UnixTime = 24 * 3600;
+/// Requests that keep a connection going: CER, DWR, DPR. They are few, and not what a limit is about.
+const UPKEEP: [u32; 3] = [257, COMMAND_DEVICE_WATCHDOG, 282];
 
 /// Messages that are answered together.
 pub const GROUP: usize = 16;
@@ -153,8 +155,8 @@ impl<J: Journal> Door<'_, J> {
     #[inline]
     fn take(&self, message: &[u8], request: Option<&Ecr<'_>>, out: &mut Vec<u8>) -> Outcome {
         match request {
-            Some(ecr) if !self.caller.sender.may_send(ecr.origin_host, ecr.routed) => Outcome::Punt,
-            Some(ecr) if !self.admits(ecr) => {
+            Some(ecr) if !self.caller.sender.may_send(ecr.origin_host, ecr.routed) => self.punt(message, out),
+            Some(ecr) if !self.admits(ecr.priority) => {
                 self.answers.write_too_busy(out, ecr, &self.told(ecr));
                 Outcome::Limited
             }
@@ -164,11 +166,23 @@ impl<J: Journal> Door<'_, J> {
     }
 
     #[inline]
-    fn admits(&self, ecr: &Ecr<'_>) -> bool {
+    fn admits(&self, priority: Option<u8>) -> bool {
         let Caller { terms, limiter, node: (node, rate), .. } = self.caller;
         let moment = Moment { ticks: self.ticks, now: self.facts.now };
-        let priority = ecr.priority.unwrap_or(DEFAULT_PRIORITY);
-        limiter.admits(terms.requests_per_second, priority, moment) && node.admits(rate, priority, moment)
+        // What a peer calls important is so among its own: the others' share it cannot have by saying so.
+        limiter.admits(terms.requests_per_second, priority.unwrap_or(DEFAULT_PRIORITY), moment)
+            && node.admits(rate, DEFAULT_PRIORITY, moment)
+    }
+
+    /// Hands a message up, unless it is one request too many: what is wrong costs more than what is right.
+    fn punt(&self, message: &[u8], out: &mut Vec<u8>) -> Outcome {
+        let upkeep = Header::read(message).is_none_or(|(header, _)| {
+            header.flags & REQUEST == 0 || (header.application == 0 && UPKEEP.contains(&header.command))
+        });
+        if upkeep || self.admits(None) || !self.answers.write_too_busy_unread(out, message) {
+            return Outcome::Punt;
+        }
+        Outcome::Limited
     }
 
     /// What the answer to this request says of the node.
@@ -357,7 +371,7 @@ impl<J: Journal> Door<'_, J> {
             }
         }
         if !plain || (host, realm) != (1, 1) {
-            return Outcome::Punt;
+            return self.punt(message, out);
         }
         self.answers.write_dwa(out, &header);
         Outcome::Watchdog
