@@ -4,6 +4,7 @@
 //! it is mapped. `docs/formats.md` describes both. Nothing here decides: the verdict asks and applies policy.
 
 mod builder;
+mod deltas;
 mod feed;
 pub mod imei_set;
 mod layout;
@@ -19,6 +20,7 @@ mod tag;
 use std::fmt;
 
 pub use builder::{BuildOptions, SnapshotBuilder};
+pub use deltas::{Change, Deltas, Entry, TooMany};
 pub use layout::{BadSection, Counts, Header, SectionKind, SnapshotError};
 pub use overlay::{Overlay, OverlayEntry};
 pub use report::{BadRow, BuildError, BuildReport, FileError, FileFault, FileReport, KEPT, WrongRow};
