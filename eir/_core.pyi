@@ -43,24 +43,28 @@ class Counts(TypedDict):
     allocated_tacs: int
     exempt_imsis: int
     pairs: int
+    deadlines: int
 
 class SnapshotInfo(TypedDict):
-    """What a snapshot says of itself; times in seconds since 1970, `tac_as_of` 0 without an allocated-TAC list."""
+    """What a snapshot says of itself; times in seconds since 1970, `tac_as_of` 0 without an allocated-TAC list, `bytes`
+    the file's length."""
 
     sequence: int
     created_at: int
     tac_as_of: int
     counts: Counts
+    bytes: int
 
 class Explanation(TypedDict):
-    """A verdict and how it was come to: `timer` is (start, deadline), `listing` (list, reason, by the overlay), `range`
-    (list, reason)."""
+    """A verdict and how it was come to: `timer` is (start, deadline), `listing` (list, reason, by the overlay),
+    `deadline` the first second without access by the national grey list, `range` (list, reason)."""
 
     status: str
     rule: str
     asked: list[str]
     timer: tuple[int, int] | None
     listing: tuple[str, str, bool] | None
+    deadline: int | None
     range: tuple[str, str] | None
 
 class PeerStats(TypedDict):
@@ -193,8 +197,14 @@ class Snapshot:
     """A mapped snapshot file."""
 
     @staticmethod
-    def open(path: StrPath) -> Snapshot:
-        """Maps and checks a file; raises SnapshotError."""
+    def open(path: StrPath, whole: bool = True) -> Snapshot:
+        """Maps a file and checks it, whole or only header, lengths and what is small; raises SnapshotError.
+
+        Without `whole` that takes no longer for a large file than for a small one, and `scrub` finds damage later."""
+
+    def scrub(self, start: int, octets: int, /) -> int | None:
+        """Checks checksums from the octet `start` on, for about so many octets, and returns where to go on; None at the
+        end. Who begins with 0 and goes on until then has checked the whole file. Raises SnapshotError for damage."""
 
     @property
     def info(self) -> SnapshotInfo: ...
@@ -385,8 +395,10 @@ class Node:
 class SnapshotBuilder:
     """List files on their way into a snapshot; `created_at` and `tac_as_of` in seconds since 1970.
 
-    A black entry with one of `hard_reasons` is not displaced by another black one and always keeps its reason; raises
-    ValueError for more of them than a snapshot holds."""
+    A black entry with one of `hard_reasons` is not displaced by another black one and always keeps its reason. Dates
+    are meant in a zone, given as (first second, seconds that local time is ahead of UTC), rising; without, in UTC. With
+    a directory `aside` no more than `run_rows` devices are held in memory, 48 million if not given, and the others in a
+    file there that has no name. Raises ValueError for more hard reasons than a snapshot holds, or what is no zone."""
 
     def __new__(
         cls,
@@ -397,6 +409,9 @@ class SnapshotBuilder:
         created_at: int,
         tac_as_of: int,
         hard_reasons: list[str],
+        zone: list[tuple[int, int]] | None = None,
+        aside: StrPath | None = None,
+        run_rows: int | None = None,
     ) -> SnapshotBuilder: ...
     def add(self, kind: str, path: StrPath, progress: Callable[[int], object]) -> None:
         """Reads a file of a kind: `devices`, `ranges`, `allocated-tacs`, `exempt-tacs`, `exempt-imsis` or `pairs`.

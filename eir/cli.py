@@ -115,6 +115,8 @@ def _show_check(imei: str, told: _core.Explanation, zone: str, explain: bool) ->
         listed, reason, overlay = told["listing"]
         source = "operator's entry" if overlay else "snapshot"
         console.print(f"  listed {listed} {f'({reason}) ' if reason else ''}by the {source}", highlight=False)
+    if told["deadline"] is not None:
+        console.print(f"  by the national database access until {when(told['deadline'], zone)}", highlight=False)
     if told["range"] is not None:
         listed, reason = told["range"]
         console.print(f"  in a {listed} range {f'({reason})' if reason else ''}", highlight=False)
@@ -268,12 +270,17 @@ def lists_build(
     hard_reasons: Annotated[
         str, typer.Option(help="Black reasons that no exemption lifts, as the country's profile has them.")
     ] = "stolen,forged,court",
+    timezone: Annotated[
+        str, typer.Option(help="In which dates of devices (column until) are meant, as the country's profile has it.")
+    ] = "Asia/Almaty",
 ) -> None:
     """Compile list files (CSV, also gzip or zstd) into a snapshot.
 
-    Each kind of file may be given more than once: devices (imei,list,reason), ranges (from,to,list,reason), allocated
-    and exempt TACs (tac), exempt IMSI ranges (imsi_from,imsi_to) and pairs (imei,imsi).
+    Each kind of file may be given more than once: devices (imei,list,reason[,until]), ranges (from,to,list,reason),
+    allocated and exempt TACs (tac), exempt IMSI ranges (imsi_from,imsi_to) and pairs (imei,imsi).
     """
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
     from rich.console import Console
 
     from eir.lists.build import build, show
@@ -291,6 +298,10 @@ def lists_build(
         raise CommandError("no list file is given")
     if allocated_tacs and tac_as_of is None:
         tac_as_of = datetime.fromtimestamp(min(path.stat().st_mtime for path in allocated_tacs), UTC)
+    try:
+        zone = ZoneInfo(timezone)
+    except (OSError, ValueError, ZoneInfoNotFoundError) as error:
+        raise CommandError(f"timezone: {error}") from error
     console = Console(stderr=True)
     try:
         report = build(
@@ -302,6 +313,7 @@ def lists_build(
             created_at=_utc(as_of) if as_of else int(time.time()),
             tac_as_of=_utc(tac_as_of) if tac_as_of else 0,
             hard_reasons=[reason for reason in hard_reasons.split(",") if reason],
+            zone=zone,
             console=console,
         )
     except (OverflowError, ValueError) as error:

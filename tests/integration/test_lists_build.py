@@ -118,6 +118,23 @@ def test_several_files_of_a_kind(output: Path) -> None:
     assert counts(output) == {"white": 1, "black": 1, "grey": 1}
 
 
+def test_a_date_until_which_there_is_access(output: Path) -> None:
+    text = f"imei,list,reason,until\n{lists.NATIONAL_GREY},grey,,2036-05-01\n{lists.STOLEN},grey,seen,20260501\n"
+    config = write_config(output.parent)
+    for zone, ends in (("UTC", "2036-05-02 05:00:00"), ("Asia/Almaty", "2036-05-02 00:00:00")):
+        assert build(output, text, "--timezone", zone).code == 0
+        ran = eir("check", lists.NATIONAL_GREY, "--offline", output, "--explain", "-c", config)
+        assert f"by the national database access until {ends} +05" in ran.out, ran.out
+    assert counts(output) == {"grey": 2, "deadlines": 2}
+    # The lists were true a moment ago, and its day is over.
+    told = json.loads(eir("check", lists.STOLEN, "--offline", output, "--json", "--explain", "-c", config).out)
+    assert (told["status"], told["rule"], told["timer"]) == ("black", "expired", None)
+    assert told["deadline"] == 1_777_662_000
+    assert status(output, lists.NATIONAL_GREY) == "grey"
+    ran = build(output, text, "--timezone", "Asia/Nowhere")
+    assert (ran.code, "timezone: " in ran.err) == (1, True)
+
+
 class TestWrongRows:
     ROWS = (
         f"imei,list,reason\n{lists.WHITE},white,\n3520990020000,black,\n{lists.BLACK},blue,\n"

@@ -48,9 +48,14 @@ def new_devices(count: int, first: int = 0) -> list[str]:
 
 
 def build(
-    path: Path, files: Mapping[str, str] = FILES, *, sequence: int = 1, created_at: int | None = None
+    path: Path,
+    files: Mapping[str, str] = FILES,
+    *,
+    sequence: int = 1,
+    created_at: int | None = None,
+    run_rows: int | None = None,
 ) -> _core.BuildReport:
-    """Compiles list texts, by kind, into the snapshot `path`."""
+    """Compiles list texts, by kind, into the snapshot `path`; with `run_rows` as one that memory does not hold."""
     now = int(time.time())
     builder = _core.SnapshotBuilder(
         strict=True,
@@ -59,6 +64,8 @@ def build(
         created_at=created_at or now,
         tac_as_of=now,
         hard_reasons=["stolen", "forged", "court"],
+        aside=path.parent if run_rows else None,
+        run_rows=run_rows,
     )
     for kind, text in files.items():
         source = path.with_name(f"{path.name}.{kind}.csv")

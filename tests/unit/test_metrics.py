@@ -110,6 +110,7 @@ COUNTS: _core.Counts = {
     "allocated_tacs": 6,
     "exempt_imsis": 7,
     "pairs": 8,
+    "deadlines": 9,
 }
 
 
@@ -175,7 +176,7 @@ class FakeNode:
     def snapshot_info(self) -> _core.SnapshotInfo | None:
         if self._created_at is None:
             return None
-        return {"sequence": 77, "created_at": self._created_at, "tac_as_of": 0, "counts": COUNTS}
+        return {"sequence": 77, "created_at": self._created_at, "tac_as_of": 0, "counts": COUNTS, "bytes": 4096}
 
 
 class FakeServer:

@@ -5,7 +5,7 @@
 //! line's explanation comes from this same function, through its observer.
 
 use crate::UnixTime;
-use crate::grey::{GreyTable, Timer};
+use crate::grey::{GreyTable, NEVER, Timer};
 use crate::imei::{Imei, Imsi, Malformed};
 use crate::lists::{List, Overlay, Snapshot};
 use crate::policy::{Policy, Status};
@@ -42,7 +42,7 @@ pub enum Rule {
     WhiteRange = 12,
     /// Its timer is running, or the national database runs one.
     Grey = 13,
-    /// Its timer has run out.
+    /// Its timer, or the national database's, has run out.
     Expired = 14,
     /// A fresh allocated-TAC list does not hold its TAC.
     Unallocated = 15,
@@ -128,7 +128,8 @@ pub struct Verdict {
     pub status: Status,
     /// The rule that decided.
     pub rule: Rule,
-    /// The device's own timer and the journal sequence number of its start, where rule `grey` or `expired` decided.
+    /// The device's own timer and the journal sequence number of its start, where rule `grey` or `expired` decided. It
+    /// may say another deadline than the national database, which then counts.
     pub timer: Option<(Timer, u64)>,
 }
 
@@ -141,6 +142,8 @@ pub struct Listing<'a> {
     pub reason: std::borrow::Cow<'a, str>,
     /// Whether the operator's overlay says it, not the snapshot.
     pub overlay: bool,
+    /// Until when the national database gives a grey device access: the first second without.
+    pub deadline: Option<UnixTime>,
 }
 
 impl<'a> Facts<'a> {
@@ -151,11 +154,13 @@ impl<'a> Facts<'a> {
         if !self.overlay.is_empty()
             && let Some(entry) = self.overlay.get(imei)
         {
-            return entry.list.map(|list| Listing { list, reason: entry.reason.into(), overlay: true });
+            let listing = |list| Listing { list, reason: entry.reason.into(), overlay: true, deadline: None };
+            return entry.list.map(listing);
         }
         let snapshot = self.snapshot?;
         let info = snapshot.tag_info(snapshot.imei(imei)?);
-        Some(Listing { list: info.list, reason: info.reason.as_str().into(), overlay: false })
+        let deadline = if info.list == List::Grey { snapshot.deadline(imei) } else { None };
+        Some(Listing { list: info.list, reason: info.reason.as_str().into(), overlay: false, deadline })
     }
 
     /// The second up to which timers expire: now, or where the lists went stale.
@@ -235,9 +240,13 @@ pub fn verdict_observed(request: &Request, facts: &Facts<'_>, mut observe: impl 
     if matches(Rule::WhiteRange, range == Some(List::White)) {
         return by(Rule::WhiteRange, Status::White);
     }
-    // A timer of our own says when; a national entry without a deadline says only that the national database times it.
+    // The national database says when, or a timer of our own does: an entry without a deadline says only that the
+    // national database times it. A timer that does not run out was frozen or lifted by somebody who may do so.
     let timer = facts.grey.timer(imei);
-    let run_out = timer.is_some_and(|(timer, _)| timer.deadline <= facts.expiry_horizon());
+    let own = timer.map(|(timer, _)| timer.deadline);
+    let national = listing.as_ref().and_then(|listing| listing.deadline);
+    let deadline = own.filter(|&deadline| deadline == NEVER).or(national).or(own);
+    let run_out = deadline.is_some_and(|deadline| deadline <= facts.expiry_horizon());
     // An operator's grey is said of this device, by somebody who may know that its time has run out.
     let by_operator = listing.as_ref().is_some_and(|listing| listing.overlay && listing.list == List::Grey);
     let expired = run_out && !by_operator;

@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use eir_core::UnixTime;
-use eir_core::grey::{GreyTable, Timer};
+use eir_core::grey::{GreyTable, NEVER, Timer};
 use eir_core::imei::{Imei, Imsi, Malformed};
 use eir_core::journal::OverlayChange;
 use eir_core::lists::{BuildOptions, FileKind, List, Overlay, Snapshot};
@@ -448,6 +448,82 @@ fn a_national_grey_entry_is_grey_without_a_deadline_until_a_timer_of_our_own_run
         scene.timer = Some(timer);
         assert_eq!(scene.verdict(), Verdict { status, rule, timer: Some((timer, 7)) });
     }
+}
+
+/// The first second after 1 May 2026, UTC.
+const NATIONAL: UnixTime = 1_777_680_000;
+
+/// The device on the national grey list until 1 May 2026, asked about at some second with fresh lists.
+fn until_first_of_may(now: UnixTime) -> Scene {
+    Scene::with(|scene| {
+        scene.list(FileKind::Devices, "35209900176148,grey,,20260501");
+        (scene.now, scene.synced_at) = (now, now);
+    })
+}
+
+#[test]
+fn a_national_deadline_ends_access_in_its_second() {
+    for (now, status, rule) in [
+        (NATIONAL - 86_400, Status::Grey, Rule::Grey),
+        (NATIONAL - 1, Status::Grey, Rule::Grey),
+        (NATIONAL, Status::Black, Rule::Expired),
+        (NATIONAL + 86_400, Status::Black, Rule::Expired),
+    ] {
+        assert_eq!(until_first_of_may(now).verdict(), Verdict { status, rule, timer: None }, "{now}");
+        let scene = until_first_of_may(now);
+        let deadline = scene.ask(|_, facts| facts.listing(imei(DEVICE)).unwrap().deadline);
+        assert_eq!(deadline, Some(NATIONAL));
+        assert_eq!(scene.asked(), &Rule::ALL[..=rule as usize]);
+    }
+}
+
+#[test]
+fn stale_lists_do_not_end_access_by_a_national_deadline() {
+    let stale_after = Policy::default().stale_after;
+    for (synced_at, rule) in [(NATIONAL - stale_after - 1, Rule::Grey), (NATIONAL - stale_after, Rule::Expired)] {
+        let mut scene = until_first_of_may(NATIONAL + 365 * DAY);
+        scene.synced_at = synced_at;
+        assert_eq!(scene.rule(), rule);
+    }
+}
+
+#[test]
+fn a_national_deadline_counts_before_that_of_a_timer_of_our_own() {
+    let early = Timer { start: NATIONAL - 60 * DAY, deadline: NATIONAL - 30 * DAY };
+    let late = Timer { start: NATIONAL - 10 * DAY, deadline: NATIONAL + 20 * DAY };
+    for timer in [early, late] {
+        for (now, status, rule) in [(NATIONAL - 1, Status::Grey, Rule::Grey), (NATIONAL, Status::Black, Rule::Expired)]
+        {
+            let mut scene = until_first_of_may(now);
+            scene.timer = Some(timer);
+            assert_eq!(scene.verdict(), Verdict { status, rule, timer: Some((timer, 7)) });
+        }
+    }
+    // Somebody has frozen or lifted it.
+    let mut scene = until_first_of_may(NATIONAL + DAY);
+    scene.timer = Some(Timer { start: NATIONAL - 60 * DAY, deadline: NEVER });
+    assert_eq!(scene.rule(), Rule::Grey);
+}
+
+#[test]
+fn an_operators_entry_counts_before_a_national_deadline() {
+    use OverlayChange::{Listed, Unlisted, Withdrawn};
+    for (change, rule) in [
+        (Listed(List::Grey), Rule::Grey),
+        (Listed(List::White), Rule::White),
+        (Listed(List::Black), Rule::Black),
+        (Unlisted, Rule::FirstAttach),
+        (Withdrawn, Rule::Expired),
+    ] {
+        let mut scene = until_first_of_may(NATIONAL);
+        scene.overlay = vec![(change, "agent")];
+        assert_eq!(scene.rule(), rule, "{change:?}");
+    }
+    // Hidden with the entry; the timer of our own counts again.
+    let mut scene = until_first_of_may(NATIONAL);
+    scene.overlay = vec![(Unlisted, "agent")];
+    scene.timer = Some(Timer { start: NATIONAL - DAY, deadline: NATIONAL + DAY });
+    assert_eq!(scene.rule(), Rule::Grey);
 }
 
 #[test]

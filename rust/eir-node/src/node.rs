@@ -271,6 +271,8 @@ pub struct Explanation {
     pub asked: Vec<Rule>,
     /// (list, reason, whether by the overlay): the device's own entry.
     pub listing: Option<(&'static str, String, bool)>,
+    /// Until when the national database's grey list gives it access.
+    pub deadline: Option<UnixTime>,
     /// (list, reason): the narrowest range that holds the device.
     pub range: Option<(&'static str, String)>,
 }
@@ -723,6 +725,7 @@ pub fn explain(request: &Request, facts: &Facts<'_>) -> Explanation {
         let info = snapshot.tag_info(snapshot.range(imei)?);
         Some((info.list.name(), info.reason.clone()))
     });
+    let deadline = listing.as_ref().and_then(|listing| listing.deadline);
     let listing = listing.map(|listing| (listing.list.name(), listing.reason.into_owned(), listing.overlay));
-    Explanation { verdict, asked, listing, range }
+    Explanation { verdict, asked, listing, deadline, range }
 }

@@ -120,9 +120,16 @@ struct Snapshot(Arc<lists::Snapshot>);
 #[pymethods]
 impl Snapshot {
     #[staticmethod]
-    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let opened = py.detach(|| snapshot_file::open(&path));
+    #[pyo3(signature = (path, whole=true))]
+    fn open(py: Python<'_>, path: PathBuf, whole: bool) -> PyResult<Self> {
+        let opened = py.detach(|| snapshot_file::open(&path, whole));
         opened.map(|snapshot| Self(Arc::new(snapshot))).map_err(|error| SnapshotError::new_err(error.to_string()))
+    }
+
+    /// Checks about so many octets of the file, as it is mapped, from `start` on; gives where to go on.
+    #[pyo3(signature = (start, octets, /))]
+    fn scrub(&self, py: Python<'_>, start: usize, octets: usize) -> PyResult<Option<usize>> {
+        py.detach(|| self.0.scrub(start, octets)).map_err(|error| SnapshotError::new_err(error.to_string()))
     }
 
     /// What the snapshot says of itself.
@@ -134,6 +141,7 @@ impl Snapshot {
         info.set_item("created_at", header.created_at)?;
         info.set_item("tac_as_of", header.tac_as_of)?;
         info.set_item("counts", counts(py, &header.counts)?)?;
+        info.set_item("bytes", self.0.length())?;
         Ok(info)
     }
 
@@ -163,6 +171,7 @@ fn counts<'py>(py: Python<'py>, counts: &lists::Counts) -> PyResult<Bound<'py, P
         ("allocated_tacs", counts.allocated_tacs),
         ("exempt_imsis", counts.exempt_imsis),
         ("pairs", counts.pairs),
+        ("deadlines", counts.deadlines),
     ] {
         dict.set_item(name, count)?;
     }
@@ -177,13 +186,14 @@ fn request(imei: &str, imsi: Option<&str>) -> PyResult<Request> {
 }
 
 fn explanation<'py>(py: Python<'py>, explanation: &Explanation) -> PyResult<Bound<'py, PyDict>> {
-    let Explanation { verdict, asked, listing, range } = explanation;
+    let Explanation { verdict, asked, listing, deadline, range } = explanation;
     let dict = PyDict::new(py);
     dict.set_item("status", verdict.status.name())?;
     dict.set_item("rule", verdict.rule.name())?;
     dict.set_item("asked", asked.iter().map(|rule| rule.name()).collect::<Vec<_>>())?;
     dict.set_item("timer", verdict.timer.map(|(timer, _)| (timer.start, timer.deadline)))?;
     dict.set_item("listing", listing.as_ref().map(|(list, reason, overlay)| (*list, reason, *overlay)))?;
+    dict.set_item("deadline", *deadline)?;
     dict.set_item("range", range.as_ref().map(|(list, reason)| (*list, reason)))?;
     Ok(dict)
 }

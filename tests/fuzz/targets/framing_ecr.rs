@@ -7,6 +7,7 @@
 #![no_main]
 
 use std::cell::{Cell, RefCell};
+use std::io::Cursor;
 
 use eir_core::diameter::avp::Avps;
 use eir_core::diameter::eca::Answers;
@@ -68,10 +69,10 @@ impl World {
         for (kind, text) in files {
             builder.add(kind, "seed", text.as_bytes(), &mut |_| {}).unwrap();
         }
-        let mut file = Vec::new();
+        let mut file = Cursor::new(Vec::new());
         builder.finish(&mut file).unwrap();
         Self {
-            snapshot: Snapshot::open(Box::new(file)).unwrap(),
+            snapshot: Snapshot::open(Box::new(file.into_inner())).unwrap(),
             overlay: Overlay::default(),
             grey: GreyTable::default(),
             policy: Policy { home_mccs: vec![1], hard_reasons: vec!["stolen".into()], ..Policy::default() },

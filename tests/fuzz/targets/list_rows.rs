@@ -5,8 +5,10 @@
 
 #![no_main]
 
+use std::io::{self, Cursor};
+
 use eir_core::imei::Imei;
-use eir_core::lists::{BuildOptions, BuildReport, FileKind, Snapshot, SnapshotBuilder, parse_reason};
+use eir_core::lists::{BuildOptions, BuildReport, FileKind, Runs, Snapshot, SnapshotBuilder, parse_reason};
 use libfuzzer_sys::fuzz_target;
 
 const KINDS: [FileKind; 6] = [
@@ -26,17 +28,36 @@ fn file(part: &[u8]) -> Option<(FileKind, Vec<u8>)> {
     Some((kind, [header.as_bytes(), text].concat()))
 }
 
-/// The snapshot of those files that are not refused.
-fn build(files: &[(FileKind, Vec<u8>)], max_bad_share: f64) -> Option<(BuildReport, Vec<u8>)> {
-    let options = BuildOptions { max_bad_share, created_at: 1, tac_as_of: 1, ..BuildOptions::default() };
+/// What a build puts aside.
+struct Aside(Vec<u8>);
+
+impl Runs for Aside {
+    fn append(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.0.extend(octets);
+        Ok(())
+    }
+
+    fn read_at(&self, octets: &mut [u8], at: u64) -> io::Result<()> {
+        let at = at as usize;
+        octets.copy_from_slice(&self.0[at..at + octets.len()]);
+        Ok(())
+    }
+}
+
+/// The snapshot of those files that are not refused; with `run_rows` no more devices than that are held in memory.
+fn build(files: &[(FileKind, Vec<u8>)], max_bad_share: f64, run_rows: usize) -> Option<(BuildReport, Vec<u8>)> {
+    let options = BuildOptions { max_bad_share, created_at: 1, tac_as_of: 1, run_rows, ..BuildOptions::default() };
     let mut builder = SnapshotBuilder::new(options);
+    if run_rows > 0 {
+        builder.put_aside(Box::new(Aside(Vec::new())));
+    }
     for (kind, text) in files {
         builder.add(*kind, "input", &text[..], &mut |_| {}).ok()?;
     }
-    let mut out = Vec::new();
+    let mut out = Cursor::new(Vec::new());
     let report = builder.finish(&mut out).ok()?;
-    assert_eq!(report.bytes, out.len() as u64);
-    Some((report, out))
+    assert_eq!(report.bytes, out.get_ref().len() as u64);
+    Some((report, out.into_inner()))
 }
 
 /// Devices that a plain reading of the text finds: lines of three values, where nothing is quoted or a comment.
@@ -58,12 +79,14 @@ fn devices(text: &[u8]) -> Vec<Imei> {
 
 fuzz_target!(|bytes: &[u8]| {
     let files: Vec<_> = bytes.split(|octet| *octet == 0xFF).filter_map(file).collect();
-    let _ = build(&files, 0.001);
-    let Some((report, first)) = build(&files, 1.0) else { return };
-    let (_, second) = build(&files, 1.0).unwrap();
+    let _ = build(&files, 0.001, 0);
+    let Some((report, first)) = build(&files, 1.0, 0) else { return };
+    let (merged, second) = build(&files, 1.0, 3).unwrap();
+    assert_eq!(report, merged);
     assert_eq!(first, second, "the same files give the same bytes");
 
     let snapshot = Snapshot::open(Box::new(first)).unwrap();
+    snapshot.verify().unwrap();
     assert_eq!(snapshot.header().counts, report.counts);
     let mut listed = 0;
     for (kind, text) in &files {

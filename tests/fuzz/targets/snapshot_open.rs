@@ -10,36 +10,30 @@ use eir_core::lists::Snapshot;
 use libfuzzer_sys::fuzz_target;
 
 const LENGTH_AT: usize = 16;
-const TABLE_AT: usize = 104;
+const CHECKSUMS_AT: usize = 112;
+const TABLE_AT: usize = 128;
 const TABLE_ROW: usize = 24;
-const SECTIONS: usize = 7;
+const SECTIONS: usize = 8;
 const HEADER_CRC_AT: usize = TABLE_AT + TABLE_ROW * SECTIONS;
-
-fn u64_at(file: &[u8], at: usize) -> usize {
-    u64::from_le_bytes(file[at..at + 8].try_into().unwrap()) as usize
-}
 
 fn put(file: &mut [u8], at: usize, bytes: &[u8]) {
     file[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
-/// Makes the length and every checksum right, of whatever lies where the section table says.
+/// Makes the length and the checksums right: a file of less than a MiB has one, at its end.
 fn made_right(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut file = bytes.to_vec();
-    if file.len() < HEADER_CRC_AT + 4 {
+    if file.len() <= HEADER_CRC_AT + 8 {
         return None;
     }
-    put(&mut file, 0, b"EIRLISTS\x01\0\0\0\x07\0\0\0");
+    put(&mut file, 0, b"EIRLISTS\x02\0\0\0\x08\0\0\0");
+    let checksums_at = file.len() - 4;
+    let checksum = crc32fast::hash(&file[HEADER_CRC_AT + 4..checksums_at]).to_le_bytes();
+    put(&mut file, checksums_at, &checksum);
     let length = file.len() as u64;
     put(&mut file, LENGTH_AT, &length.to_le_bytes());
-    for number in 0..SECTIONS {
-        let row = TABLE_AT + TABLE_ROW * number;
-        let (offset, length) = (u64_at(&file, row + 8), u64_at(&file, row + 16));
-        if let Some(section) = offset.checked_add(length).and_then(|end| file.get(offset..end)) {
-            let crc = crc32fast::hash(section);
-            put(&mut file, row + 4, &crc.to_le_bytes());
-        }
-    }
+    put(&mut file, CHECKSUMS_AT, &(checksums_at as u64).to_le_bytes());
+    put(&mut file, CHECKSUMS_AT + 8, &crc32fast::hash(&checksum).to_le_bytes());
     let crc = crc32fast::hash(&file[..HEADER_CRC_AT]);
     put(&mut file, HEADER_CRC_AT, &crc.to_le_bytes());
     Some(file)
@@ -58,6 +52,7 @@ fn ask(file: Vec<u8>) {
     for (_, info) in snapshot.tags().iter() {
         assert!(info.reason.len() <= eir_core::lists::MAX_REASON);
     }
+    let _ = snapshot.verify();
     let imsi = Imsi::from_digits(b"001010000000001").unwrap();
     for word in words {
         let tac = (word as u32) % 100_000_000;
@@ -66,7 +61,7 @@ fn ask(file: Vec<u8>) {
             for tag in [snapshot.imei(imei), snapshot.range(imei)].into_iter().flatten() {
                 let _ = snapshot.tag_info(tag);
             }
-            let _ = snapshot.paired(imei, imsi);
+            let _ = (snapshot.paired(imei, imsi), snapshot.deadline(imei));
         }
         let _ = (snapshot.exempt_tac(tac), snapshot.allocated_tac(tac));
         if let Some(imsi) = Imsi::from_packed(word) {

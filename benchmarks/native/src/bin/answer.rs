@@ -95,7 +95,7 @@ fn main() {
     };
     let number = |text: &String| text.parse::<u64>().expect("a number");
     let (devices, count) = (Devices { count: number(listed), tacs: number(tacs) }, number(count));
-    let snapshot = snapshot_file::open(Path::new(path)).expect("a snapshot");
+    let snapshot = snapshot_file::open(Path::new(path), true).expect("a snapshot");
     let grey = GreyTable::default();
     let unlisted = |draw: u64| devices.device(devices.count + draw);
     for draw in (0..count).step_by(10) {

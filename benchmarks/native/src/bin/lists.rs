@@ -1,7 +1,7 @@
 //! Builds the lists that the benchmarks ask about, from CSV as an operator would.
 //!
 //! `lists SNAPSHOT SAMPLE COUNT TACS SEQUENCE`: writes the snapshot, and to SAMPLE a million of its listed devices in
-//! random order, one IMEI a line; prints one JSON line.
+//! random order, one IMEI a line; prints one JSON line, with the memory that building took.
 
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
@@ -39,6 +39,14 @@ impl Read for Rows {
     }
 }
 
+/// The most memory that this process has had, in MB.
+fn peak_rss_mb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("the status of this process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak of its memory");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib * 1024 / 1_000_000
+}
+
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let [snapshot, sample, count, tacs, sequence] = arguments.as_slice() else {
@@ -51,14 +59,20 @@ fn main() {
     let options = BuildOptions { sequence: number(sequence), created_at, ..BuildOptions::default() };
     let mut builder = SnapshotBuilder::new(options);
     let rows = Rows { devices, next: 0, ready: b"imei,list,reason\n".to_vec(), given: 0 };
+    let snapshot = Path::new(snapshot);
+    builder.put_aside(snapshot_file::aside(snapshot.parent().expect("a directory")));
     builder.devices("generated", rows, &mut |_| ()).expect("rows in order");
-    let report = snapshot_file::write(builder, Path::new(snapshot)).expect("a written snapshot");
-    let seconds = begin.elapsed().as_secs_f64();
+    let report = snapshot_file::write(builder, snapshot).expect("a written snapshot");
+    let (seconds, rss) = (begin.elapsed().as_secs_f64(), peak_rss_mb());
     let mut out = BufWriter::new(std::fs::File::create(sample).expect("a sample file"));
     for draw in 0..SAMPLE {
         writeln!(out, "{}", devices.device(mix(draw) % devices.count)).expect("a written sample");
     }
     out.flush().expect("a written sample");
     let per_imei = report.bytes as f64 / devices.count as f64;
-    println!("{{\"snapshot_bytes_per_imei\": {per_imei:.4}, \"bytes\": {}, \"build_s\": {seconds:.2}}}", report.bytes);
+    let bytes = report.bytes;
+    println!(
+        "{{\"snapshot_bytes_per_imei\": {per_imei:.4}, \"bytes\": {bytes}, \"build_s\": {seconds:.2}, \
+         \"build_peak_rss_mb\": {rss}}}"
+    );
 }

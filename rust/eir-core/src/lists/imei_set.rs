@@ -1,6 +1,6 @@
 //! The encoding of the IMEI section: millions of IMEIs with their tags in little more than two bytes each.
 //!
-//! Its one job: [`build`] the section and look IMEIs up in it. The builder and the snapshot call it; no other module
+//! Its one job: write the section ([`Writer`]) and look IMEIs up in it. The builder and the snapshot call it; no other module
 //! knows the encoding. It never parses the section into memory of its own: it reads from the mapped bytes, and a
 //! crafted section gives wrong answers, never a panic or an endless loop.
 //!
@@ -18,6 +18,7 @@
 //!
 //! A look-up reads one slot, one chunk and one bucket: about three cache misses, whatever the size of the lists.
 
+use std::io::{self, Write};
 use std::ops::Range;
 
 use super::layout::BadSection;
@@ -46,44 +47,67 @@ const BLOCK: usize = CHUNKS * CHUNK + 4;
 /// Bits of an entry that are the tag.
 const TAG_BITS: u32 = 4;
 
-/// The section of these IMEIs, which must be sorted, without duplicates, and fewer than 2^32.
-#[must_use]
-pub fn build(imeis: impl Iterator<Item = (Imei, Tag)>) -> Vec<u8> {
-    let mut tacs: Vec<u32> = Vec::new();
-    let mut blocks = Vec::new();
-    let mut entries: Vec<u8> = Vec::new();
-    let mut block = BlockCounts::starting_at(0);
+/// Writes the section of IMEIs that come rising, fewer than 2^32.
+pub struct Writer<W> {
+    out: W,
+    tacs: Vec<u32>,
+    blocks: Vec<u8>,
+    entries: Vec<u8>,
+    block: BlockCounts,
+}
 
-    for (imei, tag) in imeis {
+impl<W: Write> Writer<W> {
+    /// An empty section that goes to `out`.
+    pub fn new(out: W) -> Self {
+        Self { out, tacs: Vec::new(), blocks: Vec::new(), entries: Vec::new(), block: BlockCounts::starting_at(0) }
+    }
+
+    /// Put an IMEI behind those before it.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    #[inline]
+    pub fn push(&mut self, imei: Imei, tag: Tag) -> io::Result<()> {
         let (tac, snr) = (imei.tac(), imei.snr());
-        if tacs.last() != Some(&tac) {
-            debug_assert!(tacs.last().is_none_or(|&last| last < tac), "IMEIs are not sorted");
-            if !tacs.is_empty() {
-                block = block.finish(&mut blocks);
-            }
-            tacs.push(tac);
+        if self.tacs.last() != Some(&tac) {
+            debug_assert!(self.tacs.last().is_none_or(|&last| last < tac), "IMEIs are not sorted");
+            self.end_block();
+            self.tacs.push(tac);
         }
-        block.count(snr);
+        self.block.count(snr);
         let low = (snr << TAG_BITS) as u16;
-        entries.extend((low | u16::from(tag.number())).to_le_bytes());
-    }
-    if !tacs.is_empty() {
-        block.finish(&mut blocks);
+        self.entries.extend((low | u16::from(tag.number())).to_le_bytes());
+        Ok(())
     }
 
-    let bits = directory_bits(tacs.len());
-    let mut section = Vec::with_capacity(HEAD + (SLOT << bits) + blocks.len() + entries.len());
-    section.extend((tacs.len() as u32).to_le_bytes());
-    section.extend(bits.to_le_bytes());
-    section.extend((entries.len() as u64 / 2).to_le_bytes());
-    section.resize(HEAD, 0);
-    for (tac, number) in directory(&tacs, bits) {
-        section.extend(tac.to_le_bytes());
-        section.extend(number.to_le_bytes());
+    /// Write what is still to be written; gives `out` back.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.end_block();
+        let bits = directory_bits(self.tacs.len());
+        let mut head = Vec::with_capacity(HEAD + (SLOT << bits));
+        head.extend((self.tacs.len() as u32).to_le_bytes());
+        head.extend(bits.to_le_bytes());
+        head.extend((self.entries.len() as u64 / 2).to_le_bytes());
+        head.resize(HEAD, 0);
+        for (tac, number) in directory(&self.tacs, bits) {
+            head.extend(tac.to_le_bytes());
+            head.extend(number.to_le_bytes());
+        }
+        for part in [&head, &self.blocks, &self.entries] {
+            self.out.write_all(part)?;
+        }
+        Ok(self.out)
     }
-    section.extend(blocks);
-    section.extend(entries);
-    section
+
+    fn end_block(&mut self) {
+        if !self.tacs.is_empty() {
+            let block = std::mem::replace(&mut self.block, BlockCounts::starting_at(0));
+            self.block = block.finish(&mut self.blocks);
+        }
+    }
 }
 
 /// How many IMEIs each bucket of the TAC being written has.
@@ -201,6 +225,25 @@ impl ImeiSet {
             return Err(BadSection("the directory does not hold as many TACs as its head says"));
         }
         Ok(Self { bits, blocks_at, entries_at, imeis })
+    }
+
+    /// The part of a section that leads to the rest: all but the entries.
+    #[must_use]
+    pub fn small(section: &[u8]) -> Option<Range<usize>> {
+        let (tacs, bits) = (u32_at(section, 0)?, u32_at(section, 4)?);
+        if tacs >= TAC_LIMIT || bits != directory_bits(tacs as usize) {
+            return None;
+        }
+        let entries_at = HEAD + (SLOT << bits) + BLOCK * tacs as usize;
+        (entries_at <= section.len()).then_some(0..entries_at)
+    }
+
+    /// Check every entry.
+    ///
+    /// # Errors
+    /// [`BadSection`] with what is wrong.
+    pub fn check(&self, section: &[u8]) -> Result<(), BadSection> {
+        Self::open(section).map(|_| ())
     }
 
     /// How many IMEIs there are.
@@ -321,7 +364,9 @@ mod tests {
 
     fn section(model: &BTreeMap<u64, u8>) -> Vec<u8> {
         let imeis = model.iter().map(|(&key, &tag)| (Imei::from_number(key).unwrap(), Tag::from_low_bits(tag.into())));
-        build(imeis)
+        let mut writer = Writer::new(Vec::new());
+        imeis.for_each(|(imei, tag)| writer.push(imei, tag).unwrap());
+        writer.finish().unwrap()
     }
 
     fn look_up(section: &[u8], key: u64) -> Option<u8> {

@@ -1,10 +1,10 @@
 //! The snapshot file as a container: header, section table, checksums (docs/formats.md has the layout byte by byte).
 //!
-//! Its one job: write sections into a file and find them again, with every byte accounted for. The builder calls
-//! [`write`], the snapshot calls [`read`]. It never looks into a section.
+//! Its one job: write sections into a file as they come and find them again, with every byte accounted for. The builder
+//! calls [`FileWriter`], the snapshot calls [`read`] and [`Layout`]. It never looks into a section.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
 
 use super::le::{bytes_at, u32_at, u64_at};
@@ -13,12 +13,17 @@ use crate::UnixTime;
 /// First bytes of a snapshot file.
 const MAGIC: &[u8; 8] = b"EIRLISTS";
 /// Version of the whole format; any change of any section's encoding raises it.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Sections start at multiples of this: a cache line.
-const ALIGNMENT: usize = 64;
-/// Where the section table starts: after magic, version, section count, file length, sequence, two times, eight counts.
-const TABLE_AT: usize = 104;
-/// Bytes of one row of the section table: kind u32, CRC-32 u32, offset u64, length u64.
+const ALIGNMENT: u64 = 64;
+/// Bytes that one checksum is of.
+const PIECE: usize = 1 << 20;
+/// Where the place of the checksums is: after magic, version, section count, file length, sequence, two times, nine
+/// counts. After it their own checksum, and zeros.
+const CHECKSUMS_AT: usize = 112;
+/// Where the section table starts.
+const TABLE_AT: usize = 128;
+/// Bytes of one row of the section table: kind u32, zeros u32, offset u64, length u64.
 const TABLE_ROW: usize = 24;
 /// Where the header's CRC-32 is: after the section table.
 const HEADER_CRC_AT: usize = TABLE_AT + TABLE_ROW * SectionKind::ALL.len();
@@ -43,12 +48,22 @@ pub enum SectionKind {
     ExemptImsis = 6,
     /// Pairs of IMEI and IMSI.
     Pairs = 7,
+    /// Until when grey devices have access, where the national database says so.
+    Deadlines = 8,
 }
 
 impl SectionKind {
     /// Every section, in the order of the file.
-    pub const ALL: [Self; 7] =
-        [Self::Tags, Self::Imeis, Self::Ranges, Self::ExemptTacs, Self::AllocatedTacs, Self::ExemptImsis, Self::Pairs];
+    pub const ALL: [Self; 8] = [
+        Self::Tags,
+        Self::Imeis,
+        Self::Ranges,
+        Self::ExemptTacs,
+        Self::AllocatedTacs,
+        Self::ExemptImsis,
+        Self::Pairs,
+        Self::Deadlines,
+    ];
 }
 
 impl fmt::Display for SectionKind {
@@ -61,6 +76,7 @@ impl fmt::Display for SectionKind {
             Self::AllocatedTacs => "allocated TACs",
             Self::ExemptImsis => "exempt IMSIs",
             Self::Pairs => "pairs",
+            Self::Deadlines => "deadlines",
         })
     }
 }
@@ -84,6 +100,8 @@ pub struct Counts {
     pub exempt_imsis: u64,
     /// Pairs of IMEI and IMSI.
     pub pairs: u64,
+    /// IMEIs on the grey list with a deadline.
+    pub deadlines: u64,
 }
 
 /// What a snapshot says of itself.
@@ -129,12 +147,19 @@ pub enum SnapshotError {
         /// What there is, in bytes.
         found: usize,
     },
-    /// The section table does not list the seven sections in order.
+    /// The section table does not list the sections in order.
     BadTable,
     /// A section lies outside the file.
     OutOfBounds(SectionKind),
-    /// A section's checksum is wrong.
-    SectionChecksum(SectionKind),
+    /// The checksum of the checksums is wrong, or they are not where they must be.
+    Checksums,
+    /// The checksum of these bytes is wrong.
+    Damaged {
+        /// The first.
+        from: usize,
+        /// The one behind the last.
+        to: usize,
+    },
     /// A section's content is not what its kind demands, though its checksum is right.
     BadSection(SectionKind, BadSection),
 }
@@ -144,6 +169,9 @@ impl fmt::Display for SnapshotError {
         match self {
             Self::TooShort(length) => write!(f, "too short for a snapshot: {length} bytes"),
             Self::BadMagic => f.write_str("not a snapshot file"),
+            Self::UnknownVersion(version @ ..VERSION) => {
+                write!(f, "snapshot format version {version}, of an older program: build it anew from the list files")
+            }
             Self::UnknownVersion(version) => {
                 write!(f, "snapshot format version {version}, where this program knows {VERSION}")
             }
@@ -153,7 +181,8 @@ impl fmt::Display for SnapshotError {
             }
             Self::BadTable => f.write_str("the section table does not list the sections in order"),
             Self::OutOfBounds(section) => write!(f, "section {section} lies outside the file"),
-            Self::SectionChecksum(section) => write!(f, "the checksum of section {section} is wrong"),
+            Self::Checksums => f.write_str("the table of checksums is damaged"),
+            Self::Damaged { from, to } => write!(f, "damaged: the checksum of bytes {from} to {to} is wrong"),
             Self::BadSection(section, fault) => write!(f, "section {section}: {fault}"),
         }
     }
@@ -164,53 +193,177 @@ impl std::error::Error for SnapshotError {}
 /// Where each section lies in the file, in the order of [`SectionKind::ALL`].
 pub(super) type Sections = [Range<usize>; SectionKind::ALL.len()];
 
-/// Write a snapshot file of the sections' contents, given in the order of [`SectionKind::ALL`]; gives its length in
-/// bytes.
-pub(super) fn write(
-    out: &mut impl Write,
-    header: &Header,
-    sections: &[Vec<u8>; SectionKind::ALL.len()],
-) -> io::Result<u64> {
-    let mut table = Vec::with_capacity(TABLE_ROW * SectionKind::ALL.len());
-    let mut end = HEADER_LENGTH;
-    for (kind, section) in SectionKind::ALL.into_iter().zip(sections) {
-        let offset = end.next_multiple_of(ALIGNMENT);
-        table.extend((kind as u32).to_le_bytes());
-        table.extend(crc32fast::hash(section).to_le_bytes());
-        table.extend((offset as u64).to_le_bytes());
-        table.extend((section.len() as u64).to_le_bytes());
-        end = offset + section.len();
-    }
-
-    let mut head = Vec::with_capacity(HEADER_LENGTH);
-    head.extend(MAGIC);
-    head.extend(VERSION.to_le_bytes());
-    head.extend((SectionKind::ALL.len() as u32).to_le_bytes());
-    head.extend((end as u64).to_le_bytes());
-    head.extend(header.sequence.to_le_bytes());
-    head.extend(header.created_at.to_le_bytes());
-    head.extend(header.tac_as_of.to_le_bytes());
-    let Counts { white, black, grey, ranges, exempt_tacs, allocated_tacs, exempt_imsis, pairs } = header.counts;
-    for count in [white, black, grey, ranges, exempt_tacs, allocated_tacs, exempt_imsis, pairs] {
-        head.extend(count.to_le_bytes());
-    }
-    head.extend(table);
-    head.extend(crc32fast::hash(&head).to_le_bytes());
-
-    out.write_all(&head)?;
-    let mut at = head.len();
-    for section in sections {
-        let gap = at.next_multiple_of(ALIGNMENT) - at;
-        out.write_all([0; ALIGNMENT].get(..gap).unwrap_or_default())?;
-        out.write_all(section)?;
-        at += gap + section.len();
-    }
-    out.flush()?;
-    Ok(at as u64)
+/// Writes a snapshot file from its beginning: sections one after the other, in the order of [`SectionKind::ALL`], each
+/// as the bytes written after [`begin`](Self::begin).
+pub(super) struct FileWriter<'a, W> {
+    out: &'a mut W,
+    /// Where the sections begin and end; the last one's end is where the file has come to.
+    sections: Vec<Range<u64>>,
+    /// Bytes of the piece that is being filled.
+    piece: Vec<u8>,
+    checksums: Vec<u8>,
+    /// Bytes of the pieces before.
+    written: u64,
 }
 
-/// The header and the places of the sections of a file, whose checksums are all right.
-pub(super) fn read(file: &[u8]) -> Result<(Header, Sections), SnapshotError> {
+impl<'a, W: Write + Seek> FileWriter<'a, W> {
+    pub fn new(out: &'a mut W) -> Self {
+        let mut piece = Vec::with_capacity(PIECE);
+        // The header comes last, when everything is known that it says.
+        piece.resize(HEADER_LENGTH, 0);
+        Self { out, sections: Vec::new(), piece, checksums: Vec::new(), written: 0 }
+    }
+
+    /// Begin the next section.
+    pub fn begin(&mut self) -> io::Result<()> {
+        self.align()?;
+        let at = self.length();
+        self.sections.push(at..at);
+        Ok(())
+    }
+
+    /// Write what is still to be written, the header last; gives the length of the file.
+    pub fn finish(mut self, header: &Header) -> io::Result<u64> {
+        let sections = std::mem::take(&mut self.sections);
+        self.align()?;
+        self.end_piece()?;
+        let checksums_at = self.written;
+        self.out.write_all(&self.checksums)?;
+        let length = checksums_at + self.checksums.len() as u64;
+
+        let mut head = Vec::with_capacity(HEADER_LENGTH);
+        head.extend(MAGIC);
+        head.extend(VERSION.to_le_bytes());
+        head.extend((SectionKind::ALL.len() as u32).to_le_bytes());
+        head.extend(length.to_le_bytes());
+        head.extend(header.sequence.to_le_bytes());
+        head.extend(header.created_at.to_le_bytes());
+        head.extend(header.tac_as_of.to_le_bytes());
+        let Counts { white, black, grey, ranges, exempt_tacs, allocated_tacs, exempt_imsis, pairs, deadlines } =
+            header.counts;
+        for count in [white, black, grey, ranges, exempt_tacs, allocated_tacs, exempt_imsis, pairs, deadlines] {
+            head.extend(count.to_le_bytes());
+        }
+        head.extend(checksums_at.to_le_bytes());
+        head.extend(crc32fast::hash(&self.checksums).to_le_bytes());
+        head.resize(TABLE_AT, 0);
+        for (kind, place) in SectionKind::ALL.into_iter().zip(sections) {
+            head.extend((kind as u32).to_le_bytes());
+            head.extend([0; 4]);
+            head.extend(place.start.to_le_bytes());
+            head.extend((place.end - place.start).to_le_bytes());
+        }
+        head.extend(crc32fast::hash(&head).to_le_bytes());
+        self.out.seek(SeekFrom::Start(0))?;
+        self.out.write_all(&head)?;
+        self.out.flush()?;
+        Ok(length)
+    }
+
+    /// What was written so far.
+    fn length(&self) -> u64 {
+        self.written + self.piece.len() as u64
+    }
+
+    fn align(&mut self) -> io::Result<()> {
+        let gap = self.length().next_multiple_of(ALIGNMENT) - self.length();
+        self.put([0; ALIGNMENT as usize].get(..gap as usize).unwrap_or_default())
+    }
+
+    fn put(&mut self, mut octets: &[u8]) -> io::Result<()> {
+        while !octets.is_empty() {
+            let (now, later) = octets.split_at(octets.len().min(PIECE - self.piece.len()));
+            self.piece.extend_from_slice(now);
+            octets = later;
+            if self.piece.len() == PIECE {
+                self.end_piece()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_piece(&mut self) -> io::Result<()> {
+        let checked = if self.written == 0 { HEADER_LENGTH } else { 0 };
+        let checked = self.piece.get(checked..).unwrap_or_default();
+        if !checked.is_empty() {
+            self.checksums.extend(crc32fast::hash(checked).to_le_bytes());
+            self.out.write_all(&self.piece)?;
+            self.written += self.piece.len() as u64;
+            self.piece.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Puts bytes into the section that was begun last.
+impl<W: Write + Seek> Write for FileWriter<'_, W> {
+    #[inline]
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.put(octets)?;
+        let end = self.length();
+        if let Some(section) = self.sections.last_mut() {
+            section.end = end;
+        }
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a file's header leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// What the file says of itself.
+    pub header: Header,
+    /// Where the sections are.
+    pub sections: Sections,
+    /// Where the checksums are, which are the end of the file; all before them but the header is what they are of.
+    checksums: Range<usize>,
+}
+
+impl Layout {
+    /// Check the pieces that these bytes of the file are in.
+    pub fn check(&self, file: &[u8], places: impl IntoIterator<Item = Range<usize>>) -> Result<(), SnapshotError> {
+        let mut next = 0;
+        let mut places: Vec<_> = places.into_iter().filter(|place| !place.is_empty()).collect();
+        places.sort_unstable_by_key(|place| place.start);
+        for place in places {
+            let behind = place.end.div_ceil(PIECE);
+            for piece in next.max(place.start / PIECE)..behind {
+                self.check_piece(file, piece)?;
+            }
+            next = next.max(behind);
+        }
+        Ok(())
+    }
+
+    /// Check the pieces from the one with byte `from` on, for about `budget` bytes; gives where to go on, `None` at the
+    /// end. From 0 on, header and table of checksums are checked too.
+    pub fn scrub(&self, file: &[u8], from: usize, budget: usize) -> Result<Option<usize>, SnapshotError> {
+        if from == 0 && read(file)? != *self {
+            return Err(SnapshotError::HeaderChecksum);
+        }
+        let first = from / PIECE;
+        let behind = first.saturating_add(budget.div_ceil(PIECE).max(1)).min(self.checksums.start.div_ceil(PIECE));
+        (first..behind).try_for_each(|piece| self.check_piece(file, piece))?;
+        Ok(Some(behind.max(first).saturating_mul(PIECE)).filter(|&next| next < self.checksums.start))
+    }
+
+    fn check_piece(&self, file: &[u8], piece: usize) -> Result<(), SnapshotError> {
+        let from = (piece * PIECE).max(HEADER_LENGTH);
+        let to = (piece * PIECE).saturating_add(PIECE).min(self.checksums.start);
+        let expected = u32_at(file, self.checksums.start + 4 * piece);
+        match file.get(from..to) {
+            Some(octets) if expected == Some(crc32fast::hash(octets)) => Ok(()),
+            _ => Err(SnapshotError::Damaged { from, to }),
+        }
+    }
+}
+
+/// The header and the places of the sections of a file. Only the header and the table of checksums are checked.
+pub(super) fn read(file: &[u8]) -> Result<Layout, SnapshotError> {
     let too_short = SnapshotError::TooShort(file.len());
     if bytes_at(file, 0).ok_or(too_short)? != MAGIC {
         return Err(SnapshotError::BadMagic);
@@ -228,23 +381,31 @@ pub(super) fn read(file: &[u8]) -> Result<(Header, Sections), SnapshotError> {
         return Err(SnapshotError::WrongLength { expected, found: file.len() });
     }
 
+    let checksums_at = u64_at(head, CHECKSUMS_AT).and_then(|at| usize::try_from(at).ok());
+    let checksums = checksums_at.and_then(|at| Some((at, file.get(at..)?))).ok_or(SnapshotError::Checksums)?;
+    let (checksums_at, checksums) = checksums;
+    if checksums_at <= HEADER_LENGTH
+        || checksums.len() != 4 * checksums_at.div_ceil(PIECE)
+        || u32_at(head, CHECKSUMS_AT + 8) != Some(crc32fast::hash(checksums))
+    {
+        return Err(SnapshotError::Checksums);
+    }
+
     let mut sections: Sections = Default::default();
     if u32_at(head, 12) != Some(sections.len() as u32) {
         return Err(SnapshotError::BadTable);
     }
-    let mut row_at = TABLE_AT;
+    let (mut row_at, mut end) = (TABLE_AT, HEADER_LENGTH);
     for (kind, place) in SectionKind::ALL.into_iter().zip(&mut sections) {
         if u32_at(head, row_at) != Some(kind as u32) {
             return Err(SnapshotError::BadTable);
         }
-        *place = read_place(head, row_at).ok_or(SnapshotError::OutOfBounds(kind))?;
-        let section = file.get(place.clone()).ok_or(SnapshotError::OutOfBounds(kind))?;
-        if u32_at(head, row_at + 4) != Some(crc32fast::hash(section)) {
-            return Err(SnapshotError::SectionChecksum(kind));
-        }
+        let found = read_place(head, row_at).filter(|found| found.start >= end && found.end <= checksums_at);
+        *place = found.ok_or(SnapshotError::OutOfBounds(kind))?;
+        end = place.end;
         row_at += TABLE_ROW;
     }
-    Ok((header, sections))
+    Ok(Layout { header, sections, checksums: checksums_at..file.len() })
 }
 
 /// What the header says, and the length of the file as it says it.
@@ -259,6 +420,7 @@ fn read_header(head: &[u8]) -> Option<(Header, u64)> {
         allocated_tacs: count(5)?,
         exempt_imsis: count(6)?,
         pairs: count(7)?,
+        deadlines: count(8)?,
     };
     let sequence = u64_at(head, 24)?;
     let header = Header { sequence, created_at: u32_at(head, 32)?, tac_as_of: u32_at(head, 36)?, counts };
@@ -277,14 +439,39 @@ mod tests {
     use super::*;
 
     const HEADER: Header = Header { sequence: 7, created_at: 1_700_000_000, tac_as_of: 0, counts: COUNTS };
-    const COUNTS: Counts =
-        Counts { white: 1, black: 2, grey: 3, ranges: 4, exempt_tacs: 5, allocated_tacs: 6, exempt_imsis: 7, pairs: 8 };
+    const COUNTS: Counts = Counts {
+        white: 1,
+        black: 2,
+        grey: 3,
+        ranges: 4,
+        exempt_tacs: 5,
+        allocated_tacs: 6,
+        exempt_imsis: 7,
+        pairs: 8,
+        deadlines: 9,
+    };
+    const LENGTHS: [usize; 8] = [1, 0, 64, 65, 0, 3, 2, 5];
+
+    fn sample_of(lengths: [usize; 8]) -> Vec<u8> {
+        let mut file = io::Cursor::new(Vec::new());
+        let mut writer = FileWriter::new(&mut file);
+        for length in lengths {
+            writer.begin().unwrap();
+            for part in vec![0xa5; length].chunks(1 << 19 | 3) {
+                writer.write_all(part).unwrap();
+            }
+        }
+        let length = writer.finish(&HEADER).unwrap();
+        assert_eq!(length, file.get_ref().len() as u64);
+        file.into_inner()
+    }
 
     fn sample() -> Vec<u8> {
-        let mut file = Vec::new();
-        let sections = [1, 0, 64, 65, 0, 3, 2].map(|length| vec![0xa5; length]);
-        assert_eq!(write(&mut file, &HEADER, &sections).unwrap(), file.len() as u64);
-        file
+        sample_of(LENGTHS)
+    }
+
+    fn scrubbed(file: &[u8]) -> Result<(), SnapshotError> {
+        read(file)?.scrub(file, 0, usize::MAX).map(|next| assert_eq!(next, None))
     }
 
     /// The file with its header changed and the header's checksum made right again.
@@ -298,13 +485,16 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read() {
-        let file = sample();
-        let (header, sections) = read(&file).unwrap();
-        assert_eq!(header, HEADER);
-        assert_eq!(sections.each_ref().map(Range::len), [1, 0, 64, 65, 0, 3, 2]);
-        for place in &sections {
-            assert_eq!(place.start % ALIGNMENT, 0);
-            assert!(file[place.clone()].iter().all(|&byte| byte == 0xa5));
+        for lengths in [LENGTHS, [PIECE - HEADER_LENGTH, 1, 0, PIECE, 3 * PIECE + 5, 64, 0, PIECE - 64], [0; 8]] {
+            let file = sample_of(lengths);
+            let layout = read(&file).unwrap();
+            assert_eq!(layout.header, HEADER);
+            assert_eq!(layout.sections.each_ref().map(Range::len), lengths);
+            for place in &layout.sections {
+                assert_eq!(place.start % ALIGNMENT as usize, 0);
+                assert!(file[place.clone()].iter().all(|&byte| byte == 0xa5));
+            }
+            scrubbed(&file).unwrap();
         }
     }
 
@@ -315,25 +505,52 @@ mod tests {
         assert_eq!(read(&file[..100]), Err(SnapshotError::TooShort(100)));
         assert_eq!(read(b"PK\x03\x04 something else"), Err(SnapshotError::BadMagic));
         assert_eq!(read(&crafted(|head| head[8] = 9)), Err(SnapshotError::UnknownVersion(9)));
+        let old = read(&crafted(|head| head[8] = 1)).unwrap_err().to_string();
+        assert_eq!(old, "snapshot format version 1, of an older program: build it anew from the list files");
         let (expected, found) = (file.len() as u64, file.len() - 1);
         assert_eq!(read(&file[..found]), Err(SnapshotError::WrongLength { expected, found }));
-        let mut flipped = file.clone();
-        flipped[30] ^= 1;
-        assert_eq!(read(&flipped), Err(SnapshotError::HeaderChecksum));
-        let mut flipped = file;
-        let last = flipped.len() - 1;
-        flipped[last] ^= 1;
-        assert_eq!(read(&flipped), Err(SnapshotError::SectionChecksum(SectionKind::Pairs)));
+        let flipped = |at: usize| {
+            let mut file = file.clone();
+            file[at] ^= 1;
+            scrubbed(&file)
+        };
+        assert_eq!(flipped(30), Err(SnapshotError::HeaderChecksum));
+        assert_eq!(flipped(file.len() - 1), Err(SnapshotError::Checksums));
+        let damaged = Err(SnapshotError::Damaged { from: HEADER_LENGTH, to: file.len() - 4 });
+        assert_eq!(flipped(HEADER_LENGTH), damaged);
+        assert_eq!(flipped(file.len() - 5), damaged);
+    }
+
+    #[test]
+    fn only_the_pieces_asked_for_are_checked_and_a_scrub_finds_the_others() {
+        let mut file = sample_of([3 * PIECE, 64, 2 * PIECE, 0, 0, 0, 0, 64]);
+        let layout = read(&file).unwrap();
+        file[PIECE + 7] ^= 1;
+        let [first, second, .., last] = layout.sections.clone();
+        assert_eq!(layout.check(&file, [last, 0..0, second, PIECE + 8..PIECE + 8]), Ok(()));
+        let damaged = Err(SnapshotError::Damaged { from: PIECE, to: 2 * PIECE });
+        assert_eq!(layout.check(&file, [first]), damaged);
+        assert_eq!(layout.scrub(&file, 0, 1), Ok(Some(PIECE)));
+        assert_eq!(layout.scrub(&file, PIECE, 1).map(|_| ()), damaged);
+        assert_eq!(layout.scrub(&file, 2 * PIECE + 5, 2 * PIECE), Ok(Some(4 * PIECE)));
+        assert_eq!(layout.scrub(&file, 4 * PIECE, usize::MAX), Ok(None));
+        assert_eq!(layout.scrub(&file, usize::MAX, usize::MAX), Ok(None));
     }
 
     #[test]
     fn a_crafted_table_cannot_reach_outside_the_file() {
         let row = TABLE_AT + TABLE_ROW;
-        for (at, value) in [(row + 8, u64::MAX), (row + 16, u64::MAX), (row + 8, 1 << 40), (row + 16, 1 << 40)] {
+        for (at, value) in
+            [(row + 8, u64::MAX), (row + 16, u64::MAX), (row + 8, 1 << 40), (row + 8, 0), (row + 16, 1 << 40)]
+        {
             let file = crafted(|head| head[at..at + 8].copy_from_slice(&value.to_le_bytes()));
             assert_eq!(read(&file), Err(SnapshotError::OutOfBounds(SectionKind::Imeis)));
         }
+        for at in [0, 1 << 40, u64::MAX, sample().len() as u64] {
+            let file = crafted(|head| head[CHECKSUMS_AT..CHECKSUMS_AT + 8].copy_from_slice(&at.to_le_bytes()));
+            assert_eq!(read(&file), Err(SnapshotError::Checksums));
+        }
         assert_eq!(read(&crafted(|head| head[row] = 1)), Err(SnapshotError::BadTable));
-        assert_eq!(read(&crafted(|head| head[12] = 8)), Err(SnapshotError::BadTable));
+        assert_eq!(read(&crafted(|head| head[12] = 7)), Err(SnapshotError::BadTable));
     }
 }

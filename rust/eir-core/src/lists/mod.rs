@@ -4,6 +4,7 @@
 //! it is mapped. `docs/formats.md` describes both. Nothing here decides: the verdict asks and applies policy.
 
 mod builder;
+mod deadlines;
 mod deltas;
 mod feed;
 pub mod imei_set;
@@ -13,9 +14,11 @@ mod overlay;
 mod pairs;
 mod report;
 mod rows;
+mod runs;
 mod snapshot;
 mod sorted;
 mod tag;
+mod zone;
 
 use std::fmt;
 
@@ -25,8 +28,10 @@ pub use layout::{BadSection, Counts, Header, SectionKind, SnapshotError};
 pub use overlay::{Overlay, OverlayEntry};
 pub use report::{BadRow, BuildError, BuildReport, FileError, FileFault, FileReport, KEPT, WrongRow};
 pub use rows::FileKind;
+pub use runs::Runs;
 pub use snapshot::Snapshot;
 pub use tag::{MAX_REASON, Tag, TagInfo, TagTable, parse_reason};
+pub use zone::{Zone, parse_day};
 
 /// One of the three national lists. The words are the same in files, metrics, logs and the CLI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,6 +12,8 @@
 //! A bucket is a hash of the IMEI, so a look-up reads one offset and one bucket: one or two cache misses. A section of
 //! no pairs has length 0.
 
+use std::ops::Range;
+
 use super::layout::BadSection;
 use super::le::{u32_at, u64_at};
 use crate::imei::{Imei, Imsi};
@@ -78,7 +80,7 @@ pub(super) struct Pairs {
 }
 
 impl Pairs {
-    /// Find the parts of a section and check that its offsets lead nowhere outside it.
+    /// Find the parts of a section; its head and length are checked, offsets and pairs are not read.
     pub fn open(section: &[u8]) -> Result<Self, BadSection> {
         if section.is_empty() {
             return Ok(Self { bits: 1, entries_at: 0, count: 0 });
@@ -93,14 +95,35 @@ impl Pairs {
         if section.len().checked_sub(entries_at) != Some(PAIR * count as usize) {
             return Err(BadSection("not as many pairs as its head says"));
         }
-        let (offsets, _) = section.get(HEAD..entries_at).ok_or(cut)?.as_chunks::<4>();
-        let offsets = offsets.get(..=1 << bits).ok_or(cut)?;
+        Ok(Self { bits, entries_at, count })
+    }
+
+    /// The part of a section that [`open`](Self::open) reads.
+    pub fn small(section: &[u8]) -> Range<usize> {
+        0..section.len().min(HEAD)
+    }
+
+    /// Check that the offsets lead nowhere outside the section, and each bucket's order.
+    pub fn check(&self, section: &[u8]) -> Result<(), BadSection> {
+        if self.count == 0 {
+            return Ok(());
+        }
+        let (offsets, _) = section.get(HEAD..self.entries_at).unwrap_or_default().as_chunks::<4>();
+        let offsets = offsets.get(..=1 << self.bits).unwrap_or_default();
         if !offsets.is_sorted_by_key(|offset| u32::from_le_bytes(*offset))
-            || offsets.last().is_none_or(|last| u32::from_le_bytes(*last) != count)
+            || offsets.last().is_none_or(|last| u32::from_le_bytes(*last) != self.count)
         {
             return Err(BadSection("the buckets are not in order"));
         }
-        Ok(Self { bits, entries_at, count })
+        let (pairs, _) = section.get(self.entries_at..).unwrap_or_default().as_chunks::<PAIR>();
+        let place = |pair: &[u8; PAIR]| {
+            let (imei, imsi) = decode_pair(pair);
+            (bucket(imei, self.bits), imei, imsi)
+        };
+        if !pairs.is_sorted_by(|one, next| place(one) < place(next)) {
+            return Err(BadSection("the pairs are not in order"));
+        }
+        Ok(())
     }
 
     /// How many pairs there are.
@@ -171,6 +194,7 @@ mod tests {
             let section = encode(model.iter().map(|&(device, subscriber)| pair(device, subscriber)).collect());
             let pairs = Pairs::open(&section).unwrap();
             prop_assert_eq!(pairs.len(), model.len() as u64);
+            prop_assert_eq!(pairs.check(&section), Ok(()));
             for device in 0..50 {
                 for subscriber in 0..20 {
                     let (imei, imsi) = pair(device, subscriber);
@@ -196,6 +220,7 @@ mod tests {
                 opened_before.contains(&section[..section.len() / 2], imei, imsi);
                 if let Ok(pairs) = Pairs::open(&section) {
                     pairs.contains(&section, imei, imsi);
+                    let _ = pairs.check(&section);
                 }
             }
         }

@@ -28,6 +28,10 @@ pub enum WrongRow {
     List,
     /// The reason is not at most 32 of `a-z`, `0-9`, `-`.
     Reason,
+    /// The last day with access is no date.
+    Until,
+    /// A last day with access of a device that is not on the grey list.
+    UntilOfOthers,
     /// An end of the range is neither an IMEI of 14 to 16 digits nor a TAC of eight.
     RangeEnd,
     /// An end of the range is not 5 to 15 digits of an IMSI.
@@ -47,6 +51,8 @@ impl fmt::Display for WrongRow {
             Self::Imsi => f.write_str("not an IMSI: 6 to 15 digits"),
             Self::List => f.write_str("not a list that may stand here"),
             Self::Reason => f.write_str("not a reason: at most 32 of a-z, 0-9 and -"),
+            Self::Until => f.write_str("not a date until which there is access: YYYYMMDD or YYYY-MM-DD"),
+            Self::UntilOfOthers => f.write_str("a date until which there is access, and not on the grey list"),
             Self::RangeEnd => f.write_str("not the end of a range: an IMEI of 14 to 16 digits or a TAC of 8"),
             Self::ImsiRangeEnd => f.write_str("not the end of a range of IMSIs: 5 to 15 digits"),
             Self::MixedRange => f.write_str("a range from a TAC to an IMEI, or the other way round"),
@@ -117,6 +123,10 @@ pub enum FileFault {
     Oversized,
     /// It brings more rows of its kind than a snapshot takes.
     TooManyRows,
+    /// It brings more different dates until which there is access than a snapshot takes.
+    TooManyDeadlines,
+    /// What does not fit into memory cannot be put aside.
+    Aside(io::Error),
     /// It holds no TAC, and it is a list of allocated ones.
     NoTacs,
     /// Its first wrong row, in a strict build.
@@ -137,6 +147,8 @@ impl fmt::Display for FileFault {
             Self::ManyFields { line } => write!(f, "line {line}: a row of more than 256 fields"),
             Self::Oversized => f.write_str("holds more text than any list has"),
             Self::TooManyRows => f.write_str("brings more rows than a snapshot takes"),
+            Self::TooManyDeadlines => f.write_str("brings more than 4096 different dates until which there is access"),
+            Self::Aside(error) => write!(f, "its rows cannot be put aside while the snapshot is built: {error}"),
             Self::NoTacs => f.write_str("holds no TAC; with it every device would be unallocated"),
             Self::WrongRow(row) => write!(f, "line {}: {}", row.line, row.reason),
             Self::WrongRows(report) => {
@@ -182,6 +194,8 @@ pub enum BuildError {
     },
     /// Rows whose reason had no place any more, in a strict build.
     DroppedReasons(u64),
+    /// What was put aside while the files were read is not to be had, or no more can be put there.
+    Aside(io::Error),
     /// Writing the snapshot failed.
     Write(io::Error),
 }
@@ -197,6 +211,7 @@ impl fmt::Display for BuildError {
                 first.first().map_or(Ok(()), |imei| write!(f, ", the first of them {imei}"))
             }
             Self::DroppedReasons(count) => write!(f, "{count} rows would lose their reason: a snapshot holds 13"),
+            Self::Aside(error) => write!(f, "rows that were put aside cannot be sorted: {error}"),
             Self::Write(error) => write!(f, "the snapshot cannot be written: {error}"),
         }
     }

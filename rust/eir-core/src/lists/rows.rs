@@ -12,7 +12,9 @@ use super::List;
 use super::feed::{Feed, Record};
 use super::report::{BadRow, FileError, FileFault, FileReport, KEPT, WrongRow};
 use super::tag::parse_reason;
+use super::zone::parse_day;
 use crate::imei::{IMEI_LIMIT, Imei, Imsi, SNRS_PER_TAC};
+use crate::in_use::Day;
 
 /// A file is given up before its end when this many rows and more than half are wrong.
 const HOPELESS: u64 = 10_000;
@@ -50,6 +52,15 @@ impl FileKind {
             Self::Pairs => &["imei", "imsi"],
         }
     }
+
+    /// The columns that its header may name too, each at most once.
+    #[must_use]
+    pub fn optional(self) -> &'static [&'static str] {
+        match self {
+            Self::Devices => &["until"],
+            _ => &[],
+        }
+    }
 }
 
 impl fmt::Display for FileKind {
@@ -67,8 +78,8 @@ impl fmt::Display for FileKind {
 
 /// A right row.
 pub(super) enum Row<'r> {
-    /// A listed device.
-    Device { imei: Imei, list: List, reason: Cow<'r, str> },
+    /// A listed device; on the grey list it may have a last day with access.
+    Device { imei: Imei, list: List, reason: Cow<'r, str>, until: Option<Day> },
     /// 14-digit keys from one to another, both included.
     Range { from: u64, to: u64, list: List, reason: Cow<'r, str> },
     /// A TAC.
@@ -157,18 +168,22 @@ struct Parser {
     kind: FileKind,
     /// Fields that every row must have.
     width: usize,
-    /// Where the kind's columns are, in the order of [`FileKind::columns`].
+    /// Where the kind's columns are, in the order of [`FileKind::columns`] and then [`FileKind::optional`]; no field's
+    /// place for one that is not there.
     places: [usize; MOST_COLUMNS],
     check_digit_mismatches: u64,
 }
 
 impl Parser {
     fn of_header(kind: FileKind, header: &Record<'_>) -> Result<Self, FileFault> {
-        let mut places = [0; MOST_COLUMNS];
-        for (place, column) in places.iter_mut().zip(kind.columns()) {
+        let mut places = [usize::MAX; MOST_COLUMNS];
+        let columns = kind.columns().iter().map(|column| (column, true));
+        let columns = columns.chain(kind.optional().iter().map(|column| (column, false)));
+        for (place, (column, must)) in places.iter_mut().zip(columns) {
             let mut found = (0..).zip(header.fields()).filter(|(_, name)| name.eq_ignore_ascii_case(column.as_bytes()));
             match (found.next(), found.next()) {
                 (Some((number, _)), None) => *place = number,
+                (None, _) if !must => {}
                 _ => return Err(FileFault::Header { kind, found: shown_header(header) }),
             }
         }
@@ -182,11 +197,11 @@ impl Parser {
         }
         let [first, second, third, fourth] = self.places.map(|place| record.field(place));
         match self.kind {
-            FileKind::Devices => Ok(Row::Device {
-                imei: self.imei(first)?,
-                list: list(second)?,
-                reason: parse_reason(third).ok_or(WrongRow::Reason)?,
-            }),
+            FileKind::Devices => {
+                let (imei, list) = (self.imei(first)?, list(second)?);
+                let reason = parse_reason(third).ok_or(WrongRow::Reason)?;
+                Ok(Row::Device { imei, list, reason, until: until(fourth, list)? })
+            }
             FileKind::Ranges => {
                 let (from, to) = self.range(first, second)?;
                 let list = list(third)?;
@@ -270,6 +285,16 @@ fn list(text: &[u8]) -> Result<List, WrongRow> {
     lists.into_iter().find(|list| text.eq_ignore_ascii_case(list.name().as_bytes())).ok_or(WrongRow::List)
 }
 
+/// The last day with access, which only the grey list has.
+#[inline]
+fn until(text: &[u8], list: List) -> Result<Option<Day>, WrongRow> {
+    match list {
+        _ if text.is_empty() => Ok(None),
+        List::Grey => parse_day(text).map(Some).ok_or(WrongRow::Until),
+        List::White | List::Black => Err(WrongRow::UntilOfOthers),
+    }
+}
+
 /// A TAC: exactly eight digits.
 fn tac(text: &[u8]) -> Option<u32> {
     if text.len() != 8 {
@@ -311,7 +336,8 @@ mod tests {
         let mut rows = Vec::new();
         let report = read(kind, "test.csv", text.as_ref(), tolerance, &mut |_| {}, |row| {
             rows.push(match row {
-                Row::Device { imei, list, reason } => format!("{imei} {list} {reason}"),
+                Row::Device { imei, list, reason, until: None } => format!("{imei} {list} {reason}"),
+                Row::Device { imei, list, until: Some(day), .. } => format!("{imei} {list} until {day}"),
                 Row::Range { from, to, list, reason } => format!("{from}-{to} {list} {reason}"),
                 Row::Tac(tac) => format!("{tac:08}"),
                 Row::ImsiRange { from, to } => format!("{from:015}-{to:015}"),
@@ -334,6 +360,23 @@ mod tests {
         let (rows, report) = read_text(FileKind::Devices, text, LAX).unwrap();
         assert_eq!(rows, ["35209900176148 black stolen", "35209900176148 white "]);
         assert_eq!((report.rows, report.wrong_rows), (2, 0));
+    }
+
+    #[test]
+    fn the_column_until_may_be_there_and_says_something_of_grey_devices_only() {
+        let text = "until,imei,list,reason\n20260501,35209900176148,grey,\n2026-05-01,35209900176148,GREY,\n\
+                    ,35209900176148,grey,\n,35209900176148,white,\n20260501,35209900176148,white,\n\
+                    20260501,35209900176148,black,stolen\n20260229,35209900176148,grey,\ntomorrow,35209900176148,grey,\n";
+        let (rows, report) = read_text(FileKind::Devices, text, LAX).unwrap();
+        let until = "35209900176148 grey until 20574";
+        assert_eq!(rows, [until, until, "35209900176148 grey ", "35209900176148 white "]);
+        let wrong: Vec<_> = report.first_wrong_rows.iter().map(|row| (row.line, row.reason)).collect();
+        let [others, date] = [WrongRow::UntilOfOthers, WrongRow::Until];
+        assert_eq!(wrong, [(6, others), (7, others), (8, date), (9, date)]);
+        let twice = read_text(FileKind::Devices, "until,imei,list,reason,Until\n", LAX);
+        assert!(matches!(twice, Err(FileFault::Header { .. })));
+        // Of other kinds it is a column as any other.
+        assert_eq!(read_text(FileKind::ExemptTacs, "tac,until,until\n35209900,x,y\n", LAX).unwrap().0, ["35209900"]);
     }
 
     #[test]

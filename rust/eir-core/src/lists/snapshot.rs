@@ -7,17 +7,19 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::deadlines::Deadlines;
 use super::imei_set::ImeiSet;
-use super::layout::{self, BadSection, Header, SectionKind, SnapshotError};
+use super::layout::{self, BadSection, Header, Layout, SectionKind, SnapshotError};
 use super::pairs::Pairs;
 use super::sorted::{check_intervals, check_tacs, find_interval, has_tac};
 use super::tag::{Tag, TagInfo, TagTable};
+use crate::UnixTime;
 use crate::imei::{Imei, Imsi};
 
 /// An open snapshot.
 pub struct Snapshot {
     data: Box<dyn AsRef<[u8]> + Send + Sync>,
-    header: Header,
+    layout: Layout,
     tags: TagTable,
     imeis: ImeiSet,
     imeis_at: Range<usize>,
@@ -27,10 +29,13 @@ pub struct Snapshot {
     exempt_imsis_at: Range<usize>,
     pairs: Pairs,
     pairs_at: Range<usize>,
+    deadlines: Deadlines,
+    deadlines_at: Range<usize>,
 }
 
 impl Snapshot {
-    /// Take a snapshot file's bytes, after checking every checksum and the structure of every section.
+    /// Take a snapshot file's bytes, after checking its header, and checksums and structure of what is small and of what
+    /// leads to the rest. That is quick, however large the file is; [`verify`](Self::verify) checks everything.
     ///
     /// `data` must give the same bytes each time; a file that someone changes while it is mapped gives wrong answers.
     ///
@@ -38,7 +43,7 @@ impl Snapshot {
     /// [`SnapshotError`] with what is wrong and where.
     pub fn open(data: Box<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, SnapshotError> {
         let file = (*data).as_ref();
-        let (header, places) = layout::read(file)?;
+        let layout = layout::read(file)?;
         let section = |place: &Range<usize>| file.get(place.clone()).unwrap_or_default();
         let in_section = |kind| move |fault| SnapshotError::BadSection(kind, fault);
         let counted = |kind, found: u64, expected: u64| {
@@ -46,14 +51,34 @@ impl Snapshot {
             if found == expected { Ok(()) } else { Err(SnapshotError::BadSection(kind, wrong)) }
         };
 
-        let [tags_at, imeis_at, ranges_at, exempt_tacs_at, allocated_tacs_at, exempt_imsis_at, pairs_at] = places;
-        let counts = header.counts;
+        let [tags_at, imeis_at, ranges_at, exempt_tacs_at, allocated_tacs_at, exempt_imsis_at, pairs_at, deadlines_at] =
+            layout.sections.clone();
+        let part = |place: &Range<usize>, part: Range<usize>| place.start + part.start..place.start + part.end;
+        // Of what does not even say where its small part is, all is checked: damaged, or else refused when it is opened.
+        let head = |place: &Range<usize>, small: Option<Range<usize>>| {
+            part(place, small.unwrap_or(0..place.end - place.start))
+        };
+        let small = [
+            tags_at.clone(),
+            head(&imeis_at, ImeiSet::small(section(&imeis_at))),
+            ranges_at.clone(),
+            exempt_tacs_at.clone(),
+            allocated_tacs_at.clone(),
+            exempt_imsis_at.clone(),
+            part(&pairs_at, Pairs::small(section(&pairs_at))),
+            head(&deadlines_at, Deadlines::small(section(&deadlines_at))),
+        ];
+        layout.check(file, small)?;
+
+        let counts = layout.header.counts;
         let tags = TagTable::decode(section(&tags_at)).map_err(in_section(SectionKind::Tags))?;
         let imeis = ImeiSet::open(section(&imeis_at)).map_err(in_section(SectionKind::Imeis))?;
         let listed = counts.white.saturating_add(counts.black).saturating_add(counts.grey);
         counted(SectionKind::Imeis, imeis.len(), listed)?;
         let pairs = Pairs::open(section(&pairs_at)).map_err(in_section(SectionKind::Pairs))?;
         counted(SectionKind::Pairs, pairs.len(), counts.pairs)?;
+        let deadlines = Deadlines::open(section(&deadlines_at)).map_err(in_section(SectionKind::Deadlines))?;
+        counted(SectionKind::Deadlines, deadlines.len(), counts.deadlines)?;
         for (kind, place, expected) in [
             (SectionKind::ExemptTacs, &exempt_tacs_at, counts.exempt_tacs),
             (SectionKind::AllocatedTacs, &allocated_tacs_at, counts.allocated_tacs),
@@ -69,7 +94,7 @@ impl Snapshot {
 
         Ok(Self {
             data,
-            header,
+            layout,
             tags,
             imeis,
             imeis_at,
@@ -79,13 +104,42 @@ impl Snapshot {
             exempt_imsis_at,
             pairs,
             pairs_at,
+            deadlines,
+            deadlines_at,
         })
+    }
+
+    /// Check every checksum, and the structure of what [`open`](Self::open) does not look into. Reads the whole file.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] with what is wrong and where.
+    pub fn verify(&self) -> Result<(), SnapshotError> {
+        self.scrub(0, usize::MAX)?;
+        let in_section = |kind| move |fault| SnapshotError::BadSection(kind, fault);
+        self.imeis.check(self.section(&self.imeis_at)).map_err(in_section(SectionKind::Imeis))?;
+        self.pairs.check(self.section(&self.pairs_at)).map_err(in_section(SectionKind::Pairs))?;
+        self.deadlines.check(self.section(&self.deadlines_at)).map_err(in_section(SectionKind::Deadlines))
+    }
+
+    /// Check the checksums of the bytes from `from` on, for about `budget` bytes but at least one checksum's; gives where
+    /// to go on, or `None` at the end. Who begins with 0 and goes on until then has checked all of the file, header included.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] with what is damaged.
+    pub fn scrub(&self, from: usize, budget: usize) -> Result<Option<usize>, SnapshotError> {
+        self.layout.scrub((*self.data).as_ref(), from, budget)
+    }
+
+    /// Bytes of the file.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        (*self.data).as_ref().len()
     }
 
     /// What the snapshot says of itself.
     #[must_use]
     pub fn header(&self) -> &Header {
-        &self.header
+        &self.layout.header
     }
 
     /// What every tag of this snapshot means.
@@ -106,6 +160,13 @@ impl Snapshot {
     #[must_use]
     pub fn imei(&self, imei: Imei) -> Option<Tag> {
         self.imeis.get(self.section(&self.imeis_at), imei)
+    }
+
+    /// Until when a device on the grey list has access: the first second without, where the national database says so.
+    #[inline]
+    #[must_use]
+    pub fn deadline(&self, imei: Imei) -> Option<UnixTime> {
+        self.deadlines.get(self.section(&self.deadlines_at), imei)
     }
 
     /// Ask the processor for the first part of what [`imei`](Self::imei) will read.
@@ -138,7 +199,7 @@ impl Snapshot {
     #[inline]
     #[must_use]
     pub fn has_pairs(&self) -> bool {
-        self.header.counts.pairs != 0
+        self.layout.header.counts.pairs != 0
     }
 
     /// Whether this subscriber needs no verified device.
@@ -159,7 +220,7 @@ impl Snapshot {
     #[inline]
     #[must_use]
     pub fn allocated_tac(&self, tac: u32) -> Option<bool> {
-        (self.header.tac_as_of != 0).then(|| has_tac(self.section(&self.allocated_tacs_at), tac))
+        (self.layout.header.tac_as_of != 0).then(|| has_tac(self.section(&self.allocated_tacs_at), tac))
     }
 
     #[inline]
@@ -171,6 +232,6 @@ impl Snapshot {
 /// What it says of itself; the lists are too long to show.
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshot").field("header", &self.header).finish_non_exhaustive()
+        f.debug_struct("Snapshot").field("header", &self.layout.header).finish_non_exhaustive()
     }
 }

@@ -119,6 +119,15 @@ impl TagTable {
         list << 5 | u8::from(info.reason.is_empty()) << 4 | tag.0
     }
 
+    /// The [`rank`](Self::rank) of every tag, by its number.
+    pub(super) fn ranks(&self) -> [u8; Tag::LIMIT] {
+        let mut ranks = [u8::MAX; Tag::LIMIT];
+        for (rank, (tag, _)) in ranks.iter_mut().zip(self.iter()) {
+            *rank = self.rank(tag);
+        }
+        ranks
+    }
+
     /// The tags section: per tag a byte for the list, a byte for the reason's length, the reason.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut section = Vec::new();

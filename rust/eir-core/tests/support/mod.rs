@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
+use std::io::Cursor;
 use std::sync::Arc;
 
 use eir_core::imei::{Imei, Imsi};
@@ -275,16 +276,19 @@ pub const WHITE: Option<u32> = Some(0);
 pub const BLACK: Option<u32> = Some(1);
 pub const GREY: Option<u32> = Some(2);
 
-/// A snapshot of these files, each as its kind and rows without a header.
+/// A snapshot of these files, each as its kind and rows without a header; a row may leave out what its kind need not have.
 pub fn snapshot(options: BuildOptions, files: &[(FileKind, &str)]) -> Arc<Snapshot> {
     let mut builder = SnapshotBuilder::new(BuildOptions { strict: true, ..options });
     for (kind, rows) in files {
-        let text = format!("{}\n{rows}\n", kind.columns().join(","));
+        let columns = [kind.columns(), kind.optional()].concat();
+        let filled = |row: &str| row.to_owned() + &",".repeat(columns.len() - row.split(',').count()) + "\n";
+        let rows: String = rows.lines().map(filled).collect();
+        let text = format!("{}\n{rows}", columns.join(","));
         builder.add(*kind, "test.csv", text.as_bytes(), &mut |_| {}).unwrap();
     }
-    let mut file = Vec::new();
+    let mut file = Cursor::new(Vec::new());
     builder.finish(&mut file).unwrap();
-    Arc::new(Snapshot::open(Box::new(file)).unwrap())
+    Arc::new(Snapshot::open(Box::new(file.into_inner())).unwrap())
 }
 
 pub fn imei(digits: &str) -> Imei {

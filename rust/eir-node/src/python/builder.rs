@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use eir_core::UnixTime;
-use eir_core::lists::{self, BuildOptions, FileKind};
+use eir_core::lists::{self, BuildOptions, FileKind, Zone};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -35,7 +35,9 @@ impl Read for Stoppable<'_> {
 #[pymethods]
 impl SnapshotBuilder {
     #[new]
-    #[pyo3(signature = (*, strict, max_bad_share, sequence, created_at, tac_as_of, hard_reasons))]
+    #[pyo3(signature = (*, strict, max_bad_share, sequence, created_at, tac_as_of, hard_reasons, zone=None,
+        aside=None, run_rows=None))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python constructor")]
     fn new(
         strict: bool,
         max_bad_share: f64,
@@ -43,9 +45,21 @@ impl SnapshotBuilder {
         created_at: UnixTime,
         tac_as_of: UnixTime,
         hard_reasons: Vec<String>,
+        zone: Option<Vec<(i64, i32)>>,
+        aside: Option<PathBuf>,
+        run_rows: Option<usize>,
     ) -> PyResult<Self> {
-        let options = BuildOptions { strict, max_bad_share, sequence, created_at, tac_as_of };
-        let mut builder = lists::SnapshotBuilder::new(options);
+        let options =
+            BuildOptions { strict, max_bad_share, sequence, created_at, tac_as_of, ..BuildOptions::default() };
+        let run_rows = run_rows.unwrap_or(options.run_rows);
+        let mut builder = lists::SnapshotBuilder::new(BuildOptions { run_rows, ..options });
+        builder.set_zone(
+            Zone::new(zone.unwrap_or_default())
+                .ok_or_else(|| PyValueError::new_err("the zone's transitions do not rise"))?,
+        );
+        if let Some(directory) = aside {
+            builder.put_aside(snapshot_file::aside(&directory));
+        }
         if !builder.keep_black_reasons(&hard_reasons) {
             return Err(PyValueError::new_err("a snapshot has no place for so many hard reasons"));
         }
