@@ -184,6 +184,23 @@ impl InUse {
         }
     }
 
+    /// Visits every pair that is remembered, a device with each of its subscribers; what is marked meanwhile may or may not
+    /// be visited.
+    pub fn for_each(&self, mut visit: impl FnMut(Imei, Option<Imsi>)) {
+        for cell in &self.cells {
+            let word = cell.device.load(Ordering::Acquire);
+            let subscriber = cell.subscriber.load(Ordering::Acquire);
+            // What another pair takes in this moment is visited another time.
+            let same = (cell.device.load(Ordering::Relaxed) ^ word) & !DAY_BITS == 0;
+            if word & DAY_BITS != 0
+                && same
+                && let Some(imei) = Imei::from_number(word & IMEI)
+            {
+                visit(imei, Imsi::from_packed(subscriber));
+            }
+        }
+    }
+
     /// Makes `today` the present day and forgets days that are then too old; for a thread that is in no hurry, when the
     /// day has changed. No lock is held: marks go on meanwhile.
     pub fn rotate(&self, today: Day) {

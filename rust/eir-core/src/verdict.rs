@@ -7,7 +7,7 @@
 use crate::UnixTime;
 use crate::grey::{GreyTable, NEVER, Timer};
 use crate::imei::{Imei, Imsi, Malformed};
-use crate::lists::{List, Overlay, Snapshot};
+use crate::lists::{Deltas, List, Overlay, Snapshot};
 use crate::policy::{Policy, Status};
 
 /// The rules, in the order in which they are asked.
@@ -111,7 +111,9 @@ pub struct Request {
 pub struct Facts<'a> {
     /// The lists, if there are valid ones.
     pub snapshot: Option<&'a Snapshot>,
-    /// Single changes above the snapshot.
+    /// What has changed since that snapshot, if anything.
+    pub deltas: Option<&'a Deltas>,
+    /// Single changes above both.
     pub overlay: &'a Overlay,
     /// The timers.
     pub grey: &'a GreyTable,
@@ -140,14 +142,14 @@ pub struct Listing<'a> {
     pub list: List,
     /// Why; empty where the list does not say.
     pub reason: std::borrow::Cow<'a, str>,
-    /// Whether the operator's overlay says it, not the snapshot.
+    /// Whether the operator's overlay says it, not the national lists.
     pub overlay: bool,
     /// Until when the national database gives a grey device access: the first second without.
     pub deadline: Option<UnixTime>,
 }
 
 impl<'a> Facts<'a> {
-    /// The device's own entry: the overlay's, else the snapshot's.
+    /// The device's own entry: the overlay's, else the deltas', else the snapshot's.
     #[inline]
     #[must_use]
     pub fn listing(&self, imei: Imei) -> Option<Listing<'a>> {
@@ -158,6 +160,11 @@ impl<'a> Facts<'a> {
             return entry.list.map(listing);
         }
         let snapshot = self.snapshot?;
+        if let Some(said) = self.deltas.and_then(|deltas| deltas.get(imei)) {
+            let said = said?;
+            let deadline = if said.list == List::Grey { said.until } else { None };
+            return Some(Listing { list: said.list, reason: (&*said.reason).into(), overlay: false, deadline });
+        }
         let info = snapshot.tag_info(snapshot.imei(imei)?);
         let deadline = if info.list == List::Grey { snapshot.deadline(imei) } else { None };
         Some(Listing { list: info.list, reason: info.reason.as_str().into(), overlay: false, deadline })
@@ -166,7 +173,8 @@ impl<'a> Facts<'a> {
     /// The second up to which timers expire: now, or where the lists went stale.
     #[must_use]
     pub fn expiry_horizon(&self) -> UnixTime {
-        let synced = self.snapshot.map_or(0, |snapshot| snapshot.header().created_at);
+        let snapshot = self.snapshot.map_or(0, |snapshot| snapshot.header().created_at);
+        let synced = self.deltas.map_or(snapshot, Deltas::as_of);
         self.now.min(synced.saturating_add(self.policy.stale_after))
     }
 }
@@ -200,7 +208,10 @@ pub fn verdict_observed(request: &Request, facts: &Facts<'_>, mut observe: impl 
     };
     matches(Rule::NoList, false);
     let device = request.imei.ok();
-    let paired = |(imei, imsi)| snapshot.has_pairs() && snapshot.paired(imei, imsi);
+    let paired = |(imei, imsi)| {
+        let changed = facts.deltas.and_then(|deltas| deltas.paired(imei, imsi));
+        changed.unwrap_or_else(|| snapshot.has_pairs() && snapshot.paired(imei, imsi))
+    };
     if matches(Rule::Paired, device.zip(request.imsi).is_some_and(paired)) {
         return by(Rule::Paired, Status::White);
     }

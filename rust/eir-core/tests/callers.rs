@@ -56,7 +56,14 @@ impl Asker {
         grey.start(imei("35209900176150"), Timer { start: NOW - 1, deadline: NOW + 86_400 }, || Some(1));
         let now = NOW + (ticks / SECOND) as UnixTime;
         let door = Door {
-            facts: Facts { snapshot: Some(&*snapshot), overlay: &overlay, grey: &grey, policy: &policy, now },
+            facts: Facts {
+                snapshot: Some(&*snapshot),
+                deltas: None,
+                overlay: &overlay,
+                grey: &grey,
+                policy: &policy,
+                now,
+            },
             answers: &Answers::new("eir.test", "test", 1),
             journal: &NoJournal,
             in_use: None,

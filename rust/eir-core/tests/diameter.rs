@@ -67,7 +67,8 @@ impl Desk {
 
     fn handle(&self, message: &[u8]) -> (Outcome, Vec<u8>) {
         let (snapshot, now) = (Some(&*self.snapshot), 1_000);
-        let facts = Facts { snapshot, overlay: &self.overlay, grey: &self.grey, policy: &self.policy, now };
+        let facts =
+            Facts { snapshot, deltas: None, overlay: &self.overlay, grey: &self.grey, policy: &self.policy, now };
         let door = Door {
             facts,
             answers: &self.answers,

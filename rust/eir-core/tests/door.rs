@@ -108,6 +108,7 @@ impl Desk {
     fn door(&self) -> Door<'_, Memory> {
         let facts = Facts {
             snapshot: Some(&self.snapshot),
+            deltas: None,
             overlay: &self.overlay,
             grey: &self.grey,
             policy: &self.policy,

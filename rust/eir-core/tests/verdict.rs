@@ -135,6 +135,7 @@ impl Scene {
         let snapshot = self.has_lists.then(|| self.snapshot());
         let facts = Facts {
             snapshot: snapshot.as_deref(),
+            deltas: None,
             overlay: &overlay,
             grey: &grey,
             policy: &self.policy,

@@ -1,5 +1,7 @@
 //! A running data plane: the runtime, the listeners, the lists in force, and what the control plane can do to them.
 
+pub mod lists;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +21,7 @@ use eir_core::image::Covered;
 use eir_core::imei::Imei;
 use eir_core::in_use::InUse;
 use eir_core::journal::{self, Event as Record, Journal, MAX_REASON, OverlayChange, Replayed};
-use eir_core::lists::{Overlay, Snapshot};
+use eir_core::lists::{Deltas, Overlay, Snapshot};
 use eir_core::policy::Policy;
 use eir_core::recent::Recent;
 use eir_core::verdict::{Facts, Request, Rule, Verdict, verdict, verdict_observed};
@@ -79,6 +81,8 @@ pub struct NodeConfig {
 pub(crate) struct World {
     policy: Policy,
     snapshot: Option<Arc<Snapshot>>,
+    /// Those above this snapshot, if there are any.
+    deltas: Option<Deltas>,
 }
 
 /// What connections share.
@@ -109,6 +113,8 @@ pub(crate) struct Shared {
     started: Instant,
     /// Whoever replaces the world does it alone.
     replacing: Mutex<()>,
+    /// Held while lists change: a delta is for what it follows.
+    following: Mutex<()>,
     /// Held from the record of an operator's change until the change is made: an image must not fall between.
     changing: Mutex<()>,
     reader: Mutex<JournalReader>,
@@ -142,8 +148,9 @@ impl Shared {
 
     #[inline]
     fn facts<'a>(&'a self, world: &'a World, now: UnixTime) -> Facts<'a> {
-        let World { policy, snapshot } = world;
-        Facts { snapshot: snapshot.as_deref(), overlay: &self.overlay, grey: &self.grey, policy, now }
+        let World { policy, snapshot, deltas } = world;
+        let (snapshot, deltas) = (snapshot.as_deref(), deltas.as_ref());
+        Facts { snapshot, deltas, overlay: &self.overlay, grey: &self.grey, policy, now }
     }
 
     pub(crate) fn elapsed_ms(&self, time: Instant) -> u64 {
@@ -308,7 +315,7 @@ impl Node {
             .enable_time()
             .build()?;
         let shared = Arc::new(Shared {
-            world: ArcSwap::from_pointee(World { policy, snapshot: None }),
+            world: ArcSwap::from_pointee(World { policy, snapshot: None, deltas: None }),
             journal,
             events: Events::new(config.max_events)?,
             stats: Stats::default(),
@@ -329,6 +336,7 @@ impl Node {
             next_connection: AtomicU64::new(1),
             started: Instant::now(),
             replacing: Mutex::new(()),
+            following: Mutex::new(()),
             changing: Mutex::new(()),
             reader: Mutex::new(JournalReader::new(&config.journal.directory)),
             config,
@@ -537,18 +545,7 @@ impl Node {
 
     /// Puts other settings in force; the lists stay.
     pub fn set_policy(&self, policy: Policy) {
-        self.replace(|old| World { policy, snapshot: old.snapshot.clone() });
-    }
-
-    /// Puts a snapshot in force.
-    pub fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
-        self.replace(|old| World { policy: old.policy.clone(), snapshot: Some(snapshot) });
-    }
-
-    /// The snapshot in force.
-    #[must_use]
-    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        self.shared.world.load().snapshot.clone()
+        self.replace(|old| World { policy, snapshot: old.snapshot.clone(), deltas: old.deltas.clone() });
     }
 
     fn replace(&self, make: impl FnOnce(&World) -> World) {

@@ -155,7 +155,8 @@ impl Snapshot {
         now: UnixTime,
     ) -> PyResult<Bound<'py, PyDict>> {
         let (overlay, grey) = (lists::Overlay::default(), GreyTable::default());
-        let facts = Facts { snapshot: Some(&*self.0), overlay: &overlay, grey: &grey, policy: &policy.0, now };
+        let facts =
+            Facts { snapshot: Some(&*self.0), deltas: None, overlay: &overlay, grey: &grey, policy: &policy.0, now };
         explanation(py, &node::explain(&request(imei, imsi)?, &facts))
     }
 }

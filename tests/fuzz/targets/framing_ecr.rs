@@ -94,6 +94,7 @@ impl World {
     fn handle(&self, message: &[u8], caller: Caller<'_>) -> Option<Answered> {
         let facts = Facts {
             snapshot: Some(&self.snapshot),
+            deltas: None,
             overlay: &self.overlay,
             grey: &self.grey,
             policy: &self.policy,

@@ -110,6 +110,7 @@ fn main() {
         Answers::new("eir.epc.mnc001.mcc001.3gppnetwork.org", "epc.mnc001.mcc001.3gppnetwork.org", 1_700_000_000);
     let facts = Facts {
         snapshot: Some(&snapshot),
+        deltas: None,
         overlay: &Overlay::default(),
         grey: &grey,
         policy: &policy,

@@ -1,0 +1,171 @@
+//! The national lists of a node: a snapshot, the deltas above it, and what another one would change.
+//!
+//! Called from the control plane, which keeps what is put in force here; nothing of it waits for an answer, or an answer
+//! for it. It never reads a list file.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use eir_core::UnixTime;
+use eir_core::imei::{Imei, Imsi};
+use eir_core::lists::{Change, Deltas, List, Snapshot, TooMany};
+use eir_core::policy::Status;
+use eir_core::verdict::{Facts, Request, verdict};
+
+use super::{Node, World, lock};
+
+/// How many devices a forecast names.
+pub const NAMED: usize = 20;
+
+/// Why a delta is not put in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeltaError {
+    /// There is no snapshot that it could change.
+    NoSnapshot,
+    /// No more is taken above this snapshot.
+    TooMany(TooMany),
+}
+
+impl fmt::Display for DeltaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSnapshot => f.write_str("there is no snapshot that it could change"),
+            Self::TooMany(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for DeltaError {}
+
+/// What other lists would change for devices in use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forecast {
+    /// Devices in use that are answered black now.
+    pub black: usize,
+    /// Devices in use that are not, and would be.
+    pub turned_black: usize,
+    /// Devices in use that are black now, and would not be.
+    pub freed: usize,
+    /// The first of those that would turn black.
+    pub first: Vec<Imei>,
+}
+
+/// Devices by what would become of them, each once whatever number of subscribers it has.
+#[derive(Default)]
+struct Found {
+    black: BTreeSet<Imei>,
+    turned_black: BTreeSet<Imei>,
+    freed: BTreeSet<Imei>,
+}
+
+impl Found {
+    fn note(&mut self, imei: Imei, now: Status, then: Status) {
+        match (now == Status::Black, then == Status::Black) {
+            (false, false) => {}
+            (false, true) => drop(self.turned_black.insert(imei)),
+            (true, after) => {
+                self.black.insert(imei);
+                if !after {
+                    self.freed.insert(imei);
+                }
+            }
+        }
+    }
+}
+
+impl From<Found> for Forecast {
+    fn from(found: Found) -> Self {
+        Self {
+            black: found.black.len(),
+            turned_black: found.turned_black.len(),
+            freed: found.freed.len(),
+            first: found.turned_black.into_iter().take(NAMED).collect(),
+        }
+    }
+}
+
+impl Node {
+    /// Puts a snapshot in force, with no deltas above it.
+    pub fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
+        self.set_lists(snapshot, None);
+    }
+
+    /// Puts a snapshot and the deltas above it in force, at once.
+    pub fn set_lists(&self, snapshot: Arc<Snapshot>, deltas: Option<Deltas>) {
+        let _alone = lock(&self.shared.following);
+        self.replace(|old| World { policy: old.policy.clone(), snapshot: Some(snapshot), deltas });
+    }
+
+    /// The snapshot in force.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.shared.world.load().snapshot.clone()
+    }
+
+    /// The deltas in force; none above the snapshot where there are none, and nothing where there is no snapshot.
+    #[must_use]
+    pub fn deltas(&self) -> Option<Deltas> {
+        let world = self.shared.world.load();
+        world.deltas.clone().or_else(|| world.snapshot.as_deref().map(none_above))
+    }
+
+    /// Puts a delta in force as a whole, behind those that there are.
+    ///
+    /// # Errors
+    /// Where there is no snapshot, or no more deltas above it are taken; then nothing changes.
+    pub fn apply_delta(
+        &self,
+        changes: &[Change],
+        pairs: &[(Imei, Imsi, bool)],
+        sequence: u64,
+        as_of: UnixTime,
+    ) -> Result<(), DeltaError> {
+        let _alone = lock(&self.shared.following);
+        let present = self.deltas().ok_or(DeltaError::NoSnapshot)?;
+        let next = present.apply(changes, pairs, sequence, as_of).map_err(DeltaError::TooMany)?;
+        self.replace(|old| World { policy: old.policy.clone(), snapshot: old.snapshot.clone(), deltas: Some(next) });
+        Ok(())
+    }
+
+    /// What other lists would change for the devices in use, each with each of its subscribers.
+    #[must_use]
+    pub fn foresee_lists(&self, snapshot: &Snapshot, deltas: Option<&Deltas>, now: UnixTime) -> Forecast {
+        let world = self.shared.world.load_full();
+        let before = self.shared.facts(&world, now);
+        // As of now: that lists are stale is not what they would change.
+        let after = Facts { snapshot: Some(snapshot), deltas, ..before };
+        let mut found = Found::default();
+        self.shared.in_use.for_each(|imei, imsi| {
+            let request = Request { imei: Ok(imei), imsi };
+            found.note(imei, verdict(&request, &before).status, verdict(&request, &after).status);
+        });
+        found.into()
+    }
+
+    /// What a delta would change for the devices in use, as far as its entries decide.
+    #[must_use]
+    pub fn foresee_delta(&self, changes: &[Change], now: UnixTime) -> Forecast {
+        let world = self.shared.world.load_full();
+        let facts = self.shared.facts(&world, now);
+        let mut found = Found::default();
+        for (imei, said) in changes {
+            if self.shared.in_use.last_day(*imei).is_none() {
+                continue;
+            }
+            let status = verdict(&Request { imei: Ok(*imei), imsi: None }, &facts).status;
+            let until = said.as_ref().and_then(|entry| entry.until);
+            let then = match said.as_ref().map(|entry| entry.list) {
+                Some(List::Black) => Status::Black,
+                Some(List::Grey) if until.is_some_and(|until| until <= now) => Status::Black,
+                _ => Status::White,
+            };
+            found.note(*imei, status, then);
+        }
+        found.into()
+    }
+}
+
+fn none_above(snapshot: &Snapshot) -> Deltas {
+    Deltas::above(snapshot.header().sequence, snapshot.header().created_at)
+}
