@@ -55,6 +55,26 @@ class SnapshotInfo(TypedDict):
     counts: Counts
     bytes: int
 
+class Forecast(TypedDict):
+    """What other lists would change. Devices in use: `black` now, `turned_black` (the `first` of them by IMEI), `freed`.
+    Of a delta: `gone` and `come`, how many devices leave each list and come to it."""
+
+    black: int
+    turned_black: int
+    freed: int
+    first: list[str]
+    gone: dict[str, int]
+    come: dict[str, int]
+
+class ListsPosition(TypedDict):
+    """The state of the lists in force: `sequence`, when they were true (`as_of`), `deltas` above the snapshot, and how
+    many `devices` those speak of."""
+
+    sequence: int
+    as_of: int
+    deltas: int
+    devices: int
+
 class Explanation(TypedDict):
     """A verdict and how it was come to: `timer` is (start, deadline), `listing` (list, reason, by the overlay),
     `deadline` the first second without access by the national grey list, `range` (list, reason)."""
@@ -212,6 +232,29 @@ class Snapshot:
         """The verdict of this snapshot alone, without timers and overlay. Raises ValueError for what is no IMSI."""
 
 @final
+class Delta:
+    """What a delta changes."""
+
+    @staticmethod
+    def read(
+        files: list[tuple[str, StrPath]], *, zone: list[tuple[int, int]], max_bad_share: float
+    ) -> Delta:
+        """Reads the files of a delta, each with its kind: `devices` or `pairs`. Raises BuildError where one is refused or
+        two things are said of one device, OSError."""
+
+    @property
+    def devices(self) -> int:
+        """How many devices it speaks of."""
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs it speaks of."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def wrong_rows(self) -> int: ...
+
 class Node:
     """A running data plane. Raises OSError where the journal or the system's means are not to be had.
 
@@ -354,11 +397,27 @@ class Node:
     def set_policy(self, policy: Policy) -> None:
         """Puts other settings in force."""
 
-    def set_snapshot(self, snapshot: Snapshot) -> None:
-        """Puts other lists in force, whole."""
+    def set_lists(self, snapshot: Snapshot, deltas: list[tuple[Delta, int, int]] = ...) -> None:
+        """Puts a snapshot and the deltas above it, each with its sequence and the moment for which it is true, in force at
+        once. Raises ValueError for more deltas than are taken."""
+
+    def apply_delta(self, delta: Delta, sequence: int, as_of: int) -> None:
+        """Puts a delta in force, whole. Raises ValueError where there is no snapshot, or no more is taken above it."""
+
+    def foresee_lists(self, snapshot: Snapshot, deltas: list[tuple[Delta, int, int]], now: int) -> Forecast:
+        """What other lists would change for the devices in use. Raises ValueError as `set_lists`."""
+
+    def foresee_delta(self, delta: Delta, now: int) -> Forecast:
+        """What a delta would change."""
+
+    def lists_position(self) -> ListsPosition | None:
+        """How far the lists in force are; None: there are none."""
+
+    def own_entries(self) -> list[tuple[str, str | None, str]]:
+        """(IMEI, list or None, reason) of every entry of the operator's own, by IMEI."""
 
     def snapshot_info(self) -> SnapshotInfo | None:
-        """The lists in force."""
+        """The snapshot in force, without the deltas above it."""
 
     def set_overlay(self, imei: str, change: str, reason: str, at: int) -> None:
         """Changes what the operator says of one device: `white`, `black`, `grey`, `unlisted` (on no list, whatever the

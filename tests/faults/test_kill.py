@@ -57,7 +57,7 @@ def timers_of(node: NodeProcess, devices: list[str], scratch: Path) -> Timers:
     shutil.copytree(node.state / "journal", scratch)
     now = int(time.time())
     copy = replica(node, scratch)
-    copy.set_snapshot(_core.Snapshot.open(node.settings.path(node.settings.lists.snapshot)))
+    copy.set_lists(_core.Snapshot.open(node.settings.path(node.settings.lists.snapshot)))
     assert copy.replayed[1] == 0, "records are damaged"
     told = {device: copy.explain(device, None, now)["timer"] for device in devices}
     copy.stop()

@@ -59,7 +59,7 @@ def node(tmp_path: Path) -> Iterator[_core.Node]:
         policy=build_policy(settings, country, int(time.time())),
         in_use_bytes=1 << 20,
     )
-    node.set_snapshot(_core.Snapshot.open(tmp_path / "lists.eirs"))
+    node.set_lists(_core.Snapshot.open(tmp_path / "lists.eirs"))
     yield node
     node.stop()
 

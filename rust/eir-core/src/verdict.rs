@@ -159,6 +159,13 @@ impl<'a> Facts<'a> {
             let listing = |list| Listing { list, reason: entry.reason.into(), overlay: true, deadline: None };
             return entry.list.map(listing);
         }
+        self.national(imei)
+    }
+
+    /// What the national lists say of a device by itself: the deltas, else the snapshot.
+    #[inline]
+    #[must_use]
+    pub fn national(&self, imei: Imei) -> Option<Listing<'a>> {
         let snapshot = self.snapshot?;
         if let Some(said) = self.deltas.and_then(|deltas| deltas.get(imei)) {
             let said = said?;

@@ -3,6 +3,7 @@
 //! Calls that take time let go of the GIL; no thread of the data plane ever takes it.
 
 mod builder;
+mod lists_in_force;
 mod load;
 mod stats;
 
@@ -37,6 +38,7 @@ use crate::pairs_file;
 use crate::snapshot_file;
 use crate::tls::{Tls, TlsFiles};
 use crate::trace::{Filter, Traced};
+use lists_in_force::Delta;
 
 create_exception!(_core, SnapshotError, PyException, "A snapshot file cannot be read or is not sound.");
 create_exception!(_core, BuildError, PyException, "List files were refused, or the snapshot cannot be written.");
@@ -463,8 +465,49 @@ impl Node {
         py.detach(|| self.0.set_policy(policy.0.clone()));
     }
 
-    fn set_snapshot(&self, py: Python<'_>, snapshot: &Snapshot) {
-        py.detach(|| self.0.set_snapshot(Arc::clone(&snapshot.0)));
+    #[pyo3(signature = (snapshot, deltas=Vec::new()))]
+    fn set_lists(
+        &self,
+        py: Python<'_>,
+        snapshot: &Snapshot,
+        deltas: Vec<(PyRef<'_, Delta>, u64, UnixTime)>,
+    ) -> PyResult<()> {
+        let layer = lists_in_force::layer(py, &snapshot.0, &deltas)?;
+        py.detach(|| self.0.set_lists(Arc::clone(&snapshot.0), layer));
+        Ok(())
+    }
+
+    fn apply_delta(&self, py: Python<'_>, delta: &Delta, sequence: u64, as_of: UnixTime) -> PyResult<()> {
+        let lists::Delta { devices, pairs, .. } = &delta.0;
+        let applied = py.detach(|| self.0.apply_delta(devices, pairs, sequence, as_of));
+        applied.map_err(|error| PyValueError::new_err(error.to_string()))
+    }
+
+    fn foresee_lists<'py>(
+        &self,
+        py: Python<'py>,
+        snapshot: &Snapshot,
+        deltas: Vec<(PyRef<'py, Delta>, u64, UnixTime)>,
+        now: UnixTime,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let layer = lists_in_force::layer(py, &snapshot.0, &deltas)?;
+        let forecast = py.detach(|| self.0.foresee_lists(&snapshot.0, layer.as_ref(), now));
+        lists_in_force::forecast(py, &forecast)
+    }
+
+    fn foresee_delta<'py>(&self, py: Python<'py>, delta: &Delta, now: UnixTime) -> PyResult<Bound<'py, PyDict>> {
+        let forecast = py.detach(|| self.0.foresee_delta(&delta.0.devices, now));
+        lists_in_force::forecast(py, &forecast)
+    }
+
+    /// How far the lists in force are; nothing where there are none.
+    fn lists_position<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        self.0.deltas().map(|deltas| lists_in_force::position(py, &deltas)).transpose()
+    }
+
+    /// (IMEI, list or none, reason) of every entry of the operator's own.
+    fn own_entries(&self, py: Python<'_>) -> Vec<(String, Option<&'static str>, String)> {
+        py.detach(|| self.0.own_entries())
     }
 
     /// What the snapshot in force says of itself.
@@ -587,6 +630,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Policy>()?;
     module.add_class::<Terms>()?;
     module.add_class::<Snapshot>()?;
+    module.add_class::<Delta>()?;
     module.add_class::<Node>()?;
     module.add_class::<builder::SnapshotBuilder>()?;
     module.add("SnapshotError", module.py().get_type::<SnapshotError>())?;

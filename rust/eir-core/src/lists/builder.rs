@@ -365,6 +365,8 @@ impl Collected {
             Row::ImsiRange { from, to } => {
                 push(&mut self.exempt_imsis, Interval { from, to, tag: Tag::from_low_bits(0) }, MAX_OTHERS)
             }
+            // The command line has no such files for a snapshot.
+            Row::Change { .. } | Row::PairChange { .. } => Ok(()),
             Row::Pair { imei, imsi } => push(&mut self.pairs, (imei, imsi), MAX_OTHERS),
         }
     }

@@ -5,6 +5,7 @@
 
 mod builder;
 mod deadlines;
+mod delta;
 mod deltas;
 mod feed;
 pub mod imei_set;
@@ -23,6 +24,7 @@ mod zone;
 use std::fmt;
 
 pub use builder::{BuildOptions, SnapshotBuilder};
+pub use delta::{Delta, DeltaReader};
 pub use deltas::{Change, Deltas, Entry, TooMany};
 pub use layout::{BadSection, Counts, Header, SectionKind, SnapshotError};
 pub use overlay::{Overlay, OverlayEntry};

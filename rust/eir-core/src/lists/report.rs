@@ -18,6 +18,8 @@ pub const KEPT: usize = 100;
 pub enum WrongRow {
     /// It has this many fields, and the header another number.
     Fields(usize),
+    /// The change is neither `set` nor `remove`.
+    ChangeType,
     /// The IMEI is not 14 to 16 digits, or all zero.
     Imei,
     /// The TAC is not eight digits.
@@ -46,6 +48,7 @@ impl fmt::Display for WrongRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fields(found) => write!(f, "{found} fields, not as many as the header has"),
+            Self::ChangeType => f.write_str("not a change: set or remove"),
             Self::Imei => f.write_str("not an IMEI: 14 to 16 digits, not all zero"),
             Self::Tac => f.write_str("not a TAC: 8 digits"),
             Self::Imsi => f.write_str("not an IMSI: 6 to 15 digits"),

@@ -21,7 +21,7 @@ const HOPELESS: u64 = 10_000;
 /// Longest header that is shown in a message, in bytes.
 const HEADER_SHOWN: usize = 80;
 /// Most columns that a kind of file needs.
-const MOST_COLUMNS: usize = 4;
+const MOST_COLUMNS: usize = 5;
 
 /// What a list file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +38,10 @@ pub enum FileKind {
     ExemptImsis,
     /// Subscribers that may use a cloned or locked IMEI.
     Pairs,
+    /// Of a delta: devices whose listing is another, or none any more.
+    DeviceChanges,
+    /// Of a delta: pairs that come and go.
+    PairChanges,
 }
 
 impl FileKind {
@@ -50,6 +54,8 @@ impl FileKind {
             Self::AllocatedTacs | Self::ExemptTacs => &["tac"],
             Self::ExemptImsis => &["imsi_from", "imsi_to"],
             Self::Pairs => &["imei", "imsi"],
+            Self::DeviceChanges => &["change_type", "imei", "list", "reason"],
+            Self::PairChanges => &["change_type", "imei", "imsi"],
         }
     }
 
@@ -57,7 +63,7 @@ impl FileKind {
     #[must_use]
     pub fn optional(self) -> &'static [&'static str] {
         match self {
-            Self::Devices => &["until"],
+            Self::Devices | Self::DeviceChanges => &["until"],
             _ => &[],
         }
     }
@@ -72,6 +78,8 @@ impl fmt::Display for FileKind {
             Self::ExemptTacs => "exempt TACs",
             Self::ExemptImsis => "exempt IMSI ranges",
             Self::Pairs => "pairs",
+            Self::DeviceChanges => "changes of devices",
+            Self::PairChanges => "changes of pairs",
         })
     }
 }
@@ -88,6 +96,10 @@ pub(super) enum Row<'r> {
     ImsiRange { from: u64, to: u64 },
     /// A device and a subscriber that may use it.
     Pair { imei: Imei, imsi: Imsi },
+    /// A device's listing as it is from now on; none where it is on no list any more.
+    Change { imei: Imei, listed: Option<(List, Cow<'r, str>, Option<Day>)> },
+    /// A pair that there is from now on, or that there is no more.
+    PairChange { imei: Imei, imsi: Imsi, present: bool },
 }
 
 /// How many wrong rows a file may have.
@@ -195,7 +207,7 @@ impl Parser {
         if record.len() != self.width {
             return Err(WrongRow::Fields(record.len()));
         }
-        let [first, second, third, fourth] = self.places.map(|place| record.field(place));
+        let [first, second, third, fourth, fifth] = self.places.map(|place| record.field(place));
         match self.kind {
             FileKind::Devices => {
                 let (imei, list) = (self.imei(first)?, list(second)?);
@@ -219,6 +231,19 @@ impl Parser {
             FileKind::Pairs => {
                 let imsi = Imsi::from_digits(second).ok_or(WrongRow::Imsi)?;
                 Ok(Row::Pair { imei: self.imei(first)?, imsi })
+            }
+            FileKind::DeviceChanges => {
+                let (present, imei) = (is_set(first)?, self.imei(second)?);
+                if !present {
+                    return Ok(Row::Change { imei, listed: None });
+                }
+                let list = list(third)?;
+                let reason = parse_reason(fourth).ok_or(WrongRow::Reason)?;
+                Ok(Row::Change { imei, listed: Some((list, reason, until(fifth, list)?)) })
+            }
+            FileKind::PairChanges => {
+                let imsi = Imsi::from_digits(third).ok_or(WrongRow::Imsi)?;
+                Ok(Row::PairChange { present: is_set(first)?, imei: self.imei(second)?, imsi })
             }
         }
     }
@@ -277,6 +302,16 @@ fn shown_header(header: &Record<'_>) -> String {
     }
     let start = names.get(..HEADER_SHOWN).unwrap_or(&names);
     format!("\"{}\"", start.escape_ascii())
+}
+
+/// Whether a change sets something, or removes it.
+#[inline]
+fn is_set(text: &[u8]) -> Result<bool, WrongRow> {
+    match text {
+        b"set" => Ok(true),
+        b"remove" => Ok(false),
+        _ => Err(WrongRow::ChangeType),
+    }
 }
 
 #[inline]
@@ -341,6 +376,8 @@ mod tests {
                 Row::Range { from, to, list, reason } => format!("{from}-{to} {list} {reason}"),
                 Row::Tac(tac) => format!("{tac:08}"),
                 Row::ImsiRange { from, to } => format!("{from:015}-{to:015}"),
+                Row::Change { imei, listed } => format!("{imei} {listed:?}"),
+                Row::PairChange { imei, imsi, present } => format!("{imei} {} {present}", imsi.padded()),
                 Row::Pair { imei, imsi } => format!("{imei} {:015}", imsi.padded()),
             });
             Ok(())

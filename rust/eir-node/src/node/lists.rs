@@ -49,6 +49,8 @@ pub struct Forecast {
     pub freed: usize,
     /// The first of those that would turn black.
     pub first: Vec<Imei>,
+    /// Of a delta: devices that leave each list, and that come to it, by [`List`].
+    pub moved: [(usize, usize); 3],
 }
 
 /// Devices by what would become of them, each once whatever number of subscribers it has.
@@ -81,6 +83,7 @@ impl From<Found> for Forecast {
             turned_black: found.turned_black.len(),
             freed: found.freed.len(),
             first: found.turned_black.into_iter().take(NAMED).collect(),
+            moved: [(0, 0); 3],
         }
     }
 }
@@ -128,6 +131,17 @@ impl Node {
         Ok(())
     }
 
+    /// (IMEI, list or none, reason) of every entry of the operator's own, by IMEI.
+    #[must_use]
+    pub fn own_entries(&self) -> Vec<(String, Option<&'static str>, String)> {
+        let mut found = Vec::new();
+        self.shared.overlay.for_each(|imei, entry| {
+            found.push((imei.to_string(), entry.list.map(List::name), entry.reason.clone()));
+        });
+        found.sort_unstable();
+        found
+    }
+
     /// What other lists would change for the devices in use, each with each of its subscribers.
     #[must_use]
     pub fn foresee_lists(&self, snapshot: &Snapshot, deltas: Option<&Deltas>, now: UnixTime) -> Forecast {
@@ -143,26 +157,37 @@ impl Node {
         found.into()
     }
 
-    /// What a delta would change for the devices in use, as far as its entries decide.
+    /// What a delta would change: of the lists, and for the devices in use as far as its entries decide.
     #[must_use]
     pub fn foresee_delta(&self, changes: &[Change], now: UnixTime) -> Forecast {
         let world = self.shared.world.load_full();
         let facts = self.shared.facts(&world, now);
         let mut found = Found::default();
+        let mut moved = [(0, 0); 3];
         for (imei, said) in changes {
+            let before = facts.national(*imei).map(|listing| listing.list);
+            let after = said.as_ref().map(|entry| entry.list);
+            if before != after {
+                if let Some((gone, _)) = before.and_then(|list| moved.get_mut(list as usize)) {
+                    *gone += 1;
+                }
+                if let Some((_, come)) = after.and_then(|list| moved.get_mut(list as usize)) {
+                    *come += 1;
+                }
+            }
             if self.shared.in_use.last_day(*imei).is_none() {
                 continue;
             }
             let status = verdict(&Request { imei: Ok(*imei), imsi: None }, &facts).status;
             let until = said.as_ref().and_then(|entry| entry.until);
-            let then = match said.as_ref().map(|entry| entry.list) {
+            let then = match after {
                 Some(List::Black) => Status::Black,
                 Some(List::Grey) if until.is_some_and(|until| until <= now) => Status::Black,
                 _ => Status::White,
             };
             found.note(*imei, status, then);
         }
-        found.into()
+        Forecast { moved, ..found.into() }
     }
 }
 

@@ -1,0 +1,183 @@
+//! From the files of a delta to what it changes.
+//!
+//! Its one job: read the files, hold each device and pair to one change, and turn days into seconds. Called by the
+//! control plane, which then has [`super::Deltas`] take the changes. It never decides whether a delta is taken.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
+use std::io::Read;
+use std::sync::Arc;
+
+use super::deltas::{Change, Entry};
+use super::report::{FileError, FileFault, FileReport};
+use super::rows::{self, FileKind, Row, Tolerance};
+use super::zone::Zone;
+use super::{BadRow, List};
+use crate::imei::{Imei, Imsi};
+use crate::in_use::Day;
+
+/// Most changes of a delta: what is larger comes as a snapshot.
+const MOST_CHANGES: usize = 1 << 26;
+
+/// What a delta changes, each device and pair once, in the order of the devices.
+#[derive(Debug, Default)]
+pub struct Delta {
+    /// Listings.
+    pub devices: Vec<Change>,
+    /// Pairs, and whether they are there from now on.
+    pub pairs: Vec<(Imei, Imsi, bool)>,
+    /// One for each file that was read.
+    pub files: Vec<FileReport>,
+}
+
+/// A delta while its files are read.
+#[derive(Debug)]
+pub struct DeltaReader {
+    zone: Zone,
+    tolerance: Tolerance,
+    entries: HashMap<(List, String, Option<Day>), Entry>,
+    delta: Delta,
+}
+
+impl DeltaReader {
+    /// Nothing read yet; dates are meant in `zone`, and of each file's rows `max_bad_share` may be wrong.
+    #[must_use]
+    pub fn new(zone: Zone, max_bad_share: f64) -> Self {
+        let tolerance = Tolerance { strict: false, max_bad_share };
+        Self { zone, tolerance, entries: HashMap::new(), delta: Delta::default() }
+    }
+
+    /// Reads a file of changes of devices.
+    ///
+    /// # Errors
+    /// [`FileError`] where the file is refused.
+    pub fn devices(&mut self, file: &str, reader: impl Read) -> Result<(), FileError> {
+        self.read(FileKind::DeviceChanges, file, reader)
+    }
+
+    /// Reads a file of changes of pairs.
+    ///
+    /// # Errors
+    /// [`FileError`] where the file is refused.
+    pub fn pairs(&mut self, file: &str, reader: impl Read) -> Result<(), FileError> {
+        self.read(FileKind::PairChanges, file, reader)
+    }
+
+    /// What was read.
+    ///
+    /// # Errors
+    /// The device of which two different things are said, if there is one. The same twice is once.
+    pub fn finish(mut self) -> Result<Delta, Imei> {
+        let Delta { devices, pairs, .. } = &mut self.delta;
+        devices.sort_by_key(|(imei, _)| *imei);
+        devices.dedup();
+        if let Some(imei) = devices.windows(2).find_map(|two| match two {
+            [(one, _), (other, _)] if one == other => Some(*one),
+            _ => None,
+        }) {
+            return Err(imei);
+        }
+        let mut seen = HashMap::with_capacity(pairs.len());
+        for (imei, imsi, present) in &*pairs {
+            match seen.entry((*imei, *imsi)) {
+                Place::Vacant(place) => drop(place.insert(*present)),
+                Place::Occupied(place) if place.get() == present => {}
+                Place::Occupied(_) => return Err(*imei),
+            }
+        }
+        Ok(self.delta)
+    }
+
+    fn read(&mut self, kind: FileKind, file: &str, reader: impl Read) -> Result<(), FileError> {
+        let Self { zone, tolerance, entries, delta: Delta { devices, pairs, files } } = self;
+        let report = rows::read(kind, file, reader, *tolerance, &mut |_| (), |row| {
+            if devices.len().max(pairs.len()) == MOST_CHANGES {
+                return Err(FileFault::TooManyRows);
+            }
+            match row {
+                Row::Change { imei, listed: None } => devices.push((imei, None)),
+                Row::Change { imei, listed: Some((list, reason, until)) } => {
+                    let key = (list, reason.into_owned(), until);
+                    let entry = entries.entry(key).or_insert_with_key(|(list, reason, until)| Entry {
+                        list: *list,
+                        reason: Arc::from(reason.as_str()),
+                        until: until.map(|day| zone.end_of(day)),
+                    });
+                    devices.push((imei, Some(entry.clone())));
+                }
+                Row::PairChange { imei, imsi, present } => pairs.push((imei, imsi, present)),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        files.push(report);
+        Ok(())
+    }
+}
+
+impl Delta {
+    /// Rows of all files, right or wrong.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.files.iter().map(|file| file.rows).sum()
+    }
+
+    /// Wrong rows of all files.
+    #[must_use]
+    pub fn wrong_rows(&self) -> u64 {
+        self.files.iter().map(|file| file.wrong_rows).sum()
+    }
+
+    /// The first wrong row.
+    #[must_use]
+    pub fn first_wrong_row(&self) -> Option<&BadRow> {
+        self.files.iter().find_map(|file| file.first_wrong_rows.first())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(devices: &str, pairs: &str) -> Result<Delta, Imei> {
+        let mut reader = DeltaReader::new(Zone::new(vec![(0, 5 * 3600)]).unwrap(), 0.5);
+        reader.devices("devices.csv", devices.as_bytes()).unwrap();
+        reader.pairs("pairs.csv", pairs.as_bytes()).unwrap();
+        reader.finish()
+    }
+
+    #[test]
+    fn changes_are_read_in_the_order_of_devices() {
+        let devices = "change_type,imei,list,reason,until\nset,35000000000003,grey,,20260501\nremove,35000000000001,,,\n\
+                       set,350000000000020,black,stolen,\nset,35000000000003,grey,,2026-05-01\n";
+        let delta = read(devices, "change_type,imei,imsi\nset,35000000000001,001010000000001\n").unwrap();
+        let shown: Vec<_> = delta.devices.iter().map(|(imei, said)| (imei.snr(), said.as_ref())).collect();
+        let black = Entry { list: List::Black, reason: "stolen".into(), until: None };
+        // Midnight of the second of May in a zone five hours ahead.
+        let grey = Entry { list: List::Grey, reason: "".into(), until: Some(1_777_662_000) };
+        assert_eq!(shown, [(1, None), (2, Some(&black)), (3, Some(&grey))]);
+        assert_eq!((delta.pairs.len(), delta.rows(), delta.wrong_rows()), (1, 5, 0));
+    }
+
+    #[test]
+    fn two_things_said_of_one_are_refused() {
+        let header = "change_type,imei,list,reason\n";
+        let pairs = "change_type,imei,imsi\n";
+        let both = format!("{header}set,35000000000001,white,\nremove,35000000000001,,\n");
+        assert_eq!(read(&both, pairs).unwrap_err().snr(), 1);
+        let pair = format!("{pairs}set,35000000000002,001010000000001\nremove,35000000000002,001010000000001\n");
+        assert_eq!(read(header, &pair).unwrap_err().snr(), 2);
+    }
+
+    #[test]
+    fn what_is_no_change_is_a_wrong_row() {
+        let rows = "change_type,imei,list,reason\nadd,35000000000001,white,\nset,35000000000001,,\nset,x,white,\n\
+                    set,35000000000001,white,\nset,35000000000002,white,\nremove,35000000000003,white,\n";
+        let delta = read(rows, "change_type,imei,imsi\n").unwrap();
+        assert_eq!((delta.devices.len(), delta.wrong_rows()), (3, 3));
+        assert_eq!(delta.first_wrong_row().unwrap().to_string(), "devices.csv:2: not a change: set or remove");
+        let mut reader = DeltaReader::new(Zone::default(), 0.1);
+        reader.devices("a", rows.as_bytes()).unwrap_err();
+        reader.devices("b", &b"imei,list,reason\n"[..]).unwrap_err();
+    }
+}
