@@ -1,0 +1,525 @@
+"""Apply: the one way by which national lists come into force, whatever brought them.
+
+Takes packages (`package.Receiver`), checks them, has the `guard` look at them, makes them durable (`versions`) and then
+puts them in force in the data plane; goes back to a version that is kept; reads what is in force again and again, and
+falls back where it is damaged. Called by `app`, by the sources, and for `eir lists`.
+
+What is refused changes nothing. One package is looked at after the other; what takes time is done beside the event
+loop, and answers never wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from eir import _core
+from eir.lists import manifest as manifests
+from eir.lists.guard import Limits, Prospect, objections
+from eir.lists.manifest import ManifestError, TrustedKey
+from eir.lists.package import Manifest, Outcome, Package, PackageKind, Result
+from eir.lists.versions import MANIFEST, SIGNATURE, SNAPSHOT, InForce, Refused, Versions
+from eir.log import Log
+
+_LISTS: Final = ("white", "black", "grey")
+_HASHED_AT_ONCE: Final = 1 << 20
+_SCRUBBED_AT_ONCE: Final = 1 << 20
+_APPROVED: Final = "approved"
+
+log = Log(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ListRules:
+    """What packages are held to. `keys` may sign them; without any key only a person's own are taken. `zone` is that
+    of `_core.SnapshotBuilder`; `keep`: seconds that versions are kept; `scrub`: seconds in which the snapshot is read
+    once, 0 for never."""
+
+    country: str
+    keys: tuple[TrustedKey, ...]
+    limits: Limits
+    zone: Sequence[tuple[int, int]]
+    hard_reasons: tuple[str, ...]
+    keep: int
+    scrub: int
+
+
+@dataclass(slots=True)
+class ListsState:
+    """What is told of the lists, since start."""
+
+    outcomes: Counter[tuple[str, str, str]]
+    """Packages by source, kind and result."""
+    last_refusal: str = ""
+    """Why the last package was refused; empty once one is applied."""
+    damage: str = ""
+    """What is wrong with lists on the disk."""
+    held: bool = False
+    """Nothing that comes by itself is taken."""
+    scrubbed_at: int = 0
+    """When the snapshot in force was last found sound as a whole."""
+
+
+class _Refusal(Exception):
+    """A package is not taken. `soft`: somebody may approve it."""
+
+    def __init__(self, *reasons: str, soft: bool = False) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+        self.soft = soft
+
+
+class NationalLists:
+    """The lists of one node, on the disk and in force.
+
+    `rules` gives what holds now, `changed` is called after every change, `record` puts an agent's act on the record.
+    """
+
+    def __init__(
+        self,
+        node: _core.Node,
+        versions: Versions,
+        rules: Callable[[], ListRules],
+        changed: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.state = ListsState(Counter())
+        self._node = node
+        self._versions = versions
+        self._rules = rules
+        self._changed = changed
+        self._clock = clock
+        self._alone = asyncio.Lock()
+        self._counts: dict[str, int] = {}
+        self._snapshot: _core.Snapshot | None = None
+
+    # What is in force.
+
+    @property
+    def sequence(self) -> int | None:
+        """The state in force; None: no lists yet."""
+        position = self._node.lists_position()
+        return None if position is None else position["sequence"]
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Devices on each list in force, as far as is known without counting."""
+        return dict(self._counts)
+
+    def start(self) -> bool:
+        """Puts in force what was in force, or where that is damaged the newest state that is not; whether there is one.
+
+        Raises OSError where the directory cannot be used.
+        """
+        self._versions.prepare()
+        try:
+            wanted = self._versions.in_force()
+        except ValueError as error:
+            wanted, self.state.damage = None, str(error)
+            log.error("which lists were in force is not known; the newest are tried", error=str(error))
+        kept = self._versions.snapshots()
+        if wanted is not None:
+            self.state.held = wanted.held
+            kept = [sequence for sequence in kept if sequence <= wanted.snapshot]
+        for sequence in reversed(kept):
+            until = wanted.until if wanted is not None else None
+            if self._put_in_force(sequence, until):
+                return True
+        return False
+
+    def take_file(self, snapshot: _core.Snapshot) -> None:
+        """Puts a snapshot in force that lies elsewhere: one that somebody built and named."""
+        self._set(snapshot, [])
+        self._counts = _counts_of(snapshot)
+
+    def _put_in_force(self, sequence: int, until: int | None) -> bool:
+        path = self._versions.snapshot(sequence) / SNAPSHOT
+        try:
+            snapshot = _core.Snapshot.open(path, whole=False)
+        except _core.SnapshotError as error:
+            self._damaged(f"{path}: {error}")
+            return False
+        deltas, counts = self._chain(sequence, until)
+        self._set(snapshot, deltas)
+        self._counts = counts or _counts_of(snapshot)
+        return True
+
+    def _set(self, snapshot: _core.Snapshot, deltas: list[tuple[_core.Delta, int, int]]) -> None:
+        self._node.set_lists(snapshot, deltas)
+        self._snapshot = snapshot
+        self._changed()
+
+    def _chain(self, base: int, until: int | None) -> tuple[list[tuple[_core.Delta, int, int]], dict[str, int]]:
+        """The deltas that follow a state, as far as there are no gaps, and the counts behind the last of them."""
+        found: list[tuple[_core.Delta, int, int]] = []
+        present, counts = base, {}
+        for sequence in self._versions.deltas():
+            if sequence <= present or (until is not None and sequence > until):
+                continue
+            try:
+                package = self._stored(self._versions.delta(sequence))
+                if package.manifest.previous != present:
+                    break
+                self._check_files(package)
+                delta = self._read_delta(package)
+            except (OSError, ManifestError, _Refusal, _core.BuildError) as error:
+                self._damaged(f"delta {sequence}: {error}")
+                break
+            found.append((delta, sequence, package.manifest.as_of))
+            present, counts = sequence, dict(package.manifest.counts)
+        return found, counts
+
+    def _stored(self, directory: Path) -> Package:
+        octets = (directory / MANIFEST).read_bytes()
+        return Package(manifests.parse(octets), octets, (directory / SIGNATURE).read_bytes(), directory)
+
+    def _damaged(self, what: str) -> None:
+        self.state.damage = what
+        log.error("lists on the disk are damaged", what=what)
+
+    # Packages.
+
+    def staging(self) -> Path:
+        """An empty directory to lay a package's files in; `offer` takes it over."""
+        return self._versions.staging()
+
+    async def offer(self, package: Package, source: str) -> Outcome:
+        """Decides about a package that came by itself. Whatever is in it, that raises nothing."""
+        return await self._offer(package, source, by_hand=False, approved=False)
+
+    async def import_package(self, package: Package, agent: str, *, approved: bool, dry_run: bool) -> Outcome:
+        """As `offer`, for what a person brings, who needs no signature; with `dry_run` it only says what would be."""
+        return await self._offer(package, f"import by {agent}", by_hand=True, approved=approved, dry_run=dry_run)
+
+    async def _offer(
+        self, package: Package, source: str, *, by_hand: bool, approved: bool, dry_run: bool = False
+    ) -> Outcome:
+        manifest = package.manifest
+        try:
+            async with self._alone:
+                outcome = self._place(manifest, by_hand=by_hand)
+                if outcome is None:
+                    outcome = await self._decide(package, source, by_hand, approved, dry_run)
+        except Exception as error:
+            # Whatever a package brings about, the lists in force stay, and so does who brought it.
+            log.error("a package could not be handled", exc_info=True, kind=manifest.kind, sequence=manifest.sequence)
+            outcome = Outcome(Result.REFUSED, f"could not be handled: {error}")
+        finally:
+            await asyncio.to_thread(shutil.rmtree, package.directory, ignore_errors=True)
+        self.state.outcomes[source.partition(" ")[0], manifest.kind, outcome.result.value] += 1
+        if outcome.result is Result.REFUSED:
+            self.state.last_refusal = f"{manifest.kind} {manifest.sequence} from {source}: {outcome.reason}"
+            log.error("lists refused", kind=manifest.kind, sequence=manifest.sequence, source=source, why=outcome.reason)
+        elif outcome.result is Result.APPLIED and not dry_run:
+            self.state.last_refusal = ""
+        return outcome
+
+    def _place(self, manifest: Manifest, *, by_hand: bool) -> Outcome | None:
+        """What the sequence says of a package; None: it is what comes next."""
+        present = self.sequence
+        if manifest.country != self._rules().country:
+            return Outcome(Result.REFUSED, f"is for country {manifest.country!r}")
+        if present is not None and manifest.sequence <= present:
+            return Outcome(Result.KNOWN, f"sequence {present} is in force")
+        if manifest.kind == "delta" and manifest.previous != present:
+            return Outcome(Result.GAP, f"follows sequence {manifest.previous}, and {present} is in force")
+        if self.state.held and not by_hand:
+            return Outcome(Result.REFUSED, "held after somebody went back; `eir lists follow` ends that")
+        return None
+
+    async def _decide(
+        self, package: Package, source: str, by_hand: bool, approved: bool, dry_run: bool
+    ) -> Outcome:
+        manifest = package.manifest
+        same = await asyncio.to_thread(self._versions.refused_manifest, manifest.kind, manifest.sequence)
+        if same == package.manifest_bytes and not approved and not dry_run:
+            return Outcome(Result.REFUSED, "was refused before; `eir lists approve` takes it all the same")
+        try:
+            if not by_hand:
+                await asyncio.to_thread(self._check_signature, package)
+            await asyncio.to_thread(self._check_files, package)
+            take = self._take_delta if manifest.kind == "delta" else self._take_snapshot
+            told = await asyncio.to_thread(take, package, source, approved, dry_run)
+        except _Refusal as refusal:
+            if refusal.soft and not dry_run:
+                await asyncio.to_thread(self._keep_refused, package, source, refusal.reasons)
+            return Outcome(Result.REFUSED, str(refusal))
+        except (_core.BuildError, _core.SnapshotError, OSError, ValueError) as error:
+            return Outcome(Result.REFUSED, str(error))
+        return Outcome(Result.APPLIED, told)
+
+    def _check_signature(self, package: Package) -> None:
+        keys = self._rules().keys
+        if not keys:
+            raise _Refusal("no key is trusted: lists.trusted_keys is empty")
+        if not manifests.is_signed(package.manifest_bytes, package.signature, keys):
+            raise _Refusal("the signature is not that of a trusted key")
+
+    def _check_files(self, package: Package) -> None:
+        for entry in package.manifest.files:
+            path = package.directory / entry.name
+            if path.is_symlink() or not path.is_file():
+                raise _Refusal(f"{entry.name} is not there")
+            digest, octets = hashlib.sha256(), 0
+            with path.open("rb") as file:
+                while part := file.read(_HASHED_AT_ONCE):
+                    digest.update(part)
+                    octets += len(part)
+            if octets != entry.octets:
+                raise _Refusal(f"{entry.name} has {octets} octets, and {entry.octets} by the manifest")
+            if digest.hexdigest() != entry.sha256:
+                raise _Refusal(f"{entry.name} has another SHA-256 than the manifest says")
+
+    # Deltas.
+
+    def _read_delta(self, package: Package) -> _core.Delta:
+        rules = self._rules()
+        files = [(entry.kind, package.directory / entry.name) for entry in package.manifest.files]
+        # How many may be wrong is for the guard to say.
+        delta = _core.Delta.read(list(files), zone=list(rules.zone), max_bad_share=1.0)
+        _check_rows(package.manifest, delta.rows)
+        return delta
+
+    def _take_delta(self, package: Package, source: str, approved: bool, dry_run: bool) -> str:
+        manifest = package.manifest
+        delta = self._read_delta(package)
+        forecast = self._node.foresee_delta(delta, int(self._clock()))
+        before = dict(self._counts)
+        counted = {
+            name: before.get(name, 0) + forecast["come"].get(name, 0) - forecast["gone"].get(name, 0) for name in _LISTS
+        }
+        after = {**counted, **{name: count for name, count in manifest.counts.items() if name in _LISTS}}
+        prospect = Prospect(before, counted, delta.rows, delta.wrong_rows, forecast["turned_black"])
+        told = f"{delta.devices} devices and {delta.pairs} pairs change; {_in_use(forecast)}"
+        self._guard(prospect, approved, dry_run, told)
+        if dry_run:
+            return told
+        place = self._versions.delta(manifest.sequence)
+        self._versions.keep(self._copied(package), place)
+        self._node.apply_delta(delta, manifest.sequence, manifest.as_of)
+        self._counts = after
+        self._done(manifest, source, approved, told)
+        return told
+
+    # Snapshots.
+
+    def _take_snapshot(self, package: Package, source: str, approved: bool, dry_run: bool) -> str:
+        manifest, rules = package.manifest, self._rules()
+        building = self._versions.staging()
+        try:
+            report = self._build(package, building / SNAPSHOT, rules)
+            snapshot = _core.Snapshot.open(building / SNAPSHOT)
+            after = _counts_of(snapshot)
+            forecast = self._node.foresee_lists(snapshot, [], int(self._clock()))
+            before = dict(self._counts) if self.sequence is not None else None
+            prospect = Prospect(before, after, report["rows"], report["wrong_rows"], forecast["turned_black"])
+            told = f"{', '.join(f'{after[name]} {name}' for name in _LISTS)}; {_in_use(forecast)}"
+            self._guard(prospect, approved, dry_run, told)
+            if dry_run:
+                return told
+            (building / MANIFEST).write_bytes(package.manifest_bytes)
+            (building / SIGNATURE).write_bytes(package.signature)
+            place = self._versions.snapshot(manifest.sequence)
+            self._versions.keep(building, place)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        self._versions.set_in_force(InForce(manifest.sequence, held=self.state.held))
+        # The mapping goes with the file, whatever its name.
+        self._set(snapshot, [])
+        self._counts = after
+        self._done(manifest, source, approved, told)
+        self._prune()
+        return told
+
+    def _build(self, package: Package, output: Path, rules: ListRules) -> _core.BuildReport:
+        manifest = package.manifest
+        builder = _core.SnapshotBuilder(
+            strict=False,
+            # How many may be wrong is for the guard to say.
+            max_bad_share=1.0,
+            sequence=manifest.sequence,
+            created_at=manifest.as_of,
+            tac_as_of=manifest.tac_as_of or 0,
+            hard_reasons=list(rules.hard_reasons),
+            zone=list(rules.zone),
+            aside=output.parent,
+        )
+        for entry in manifest.files:
+            builder.add(entry.kind, package.directory / entry.name, lambda _: None)
+        report = builder.finish(output)
+        _check_rows(manifest, report["rows"])
+        return report
+
+    # After both.
+
+    def _guard(self, prospect: Prospect, approved: bool, dry_run: bool, told: str) -> None:
+        reasons = objections(prospect, self._rules().limits)
+        if reasons and not approved:
+            raise _Refusal(*reasons, *([told] if dry_run else []), soft=True)
+
+    def _done(self, manifest: Manifest, source: str, approved: bool, told: str) -> None:
+        self._changed()
+        self._note(manifest.kind, manifest.sequence, source, told, approved)
+        log.info("lists in force", kind=manifest.kind, sequence=manifest.sequence, source=source)
+
+    def _note(self, what: str, sequence: int, who: str, told: str = "", approved: bool = False) -> None:
+        entry: dict[str, Any] = {"at": int(self._clock()), "what": what, "sequence": sequence, "by": who, "told": told}
+        try:
+            self._versions.note({**entry, _APPROVED: True} if approved else entry)
+        except OSError as error:
+            # What was done is done.
+            log.error("the history of the lists cannot be written", error=str(error))
+
+    def _copied(self, package: Package) -> Path:
+        """A package's files by themselves, as they are kept."""
+        kept = self._versions.staging()
+        for entry in package.manifest.files:
+            (package.directory / entry.name).rename(kept / entry.name)
+        (kept / MANIFEST).write_bytes(package.manifest_bytes)
+        (kept / SIGNATURE).write_bytes(package.signature)
+        return kept
+
+    def _keep_refused(self, package: Package, source: str, reasons: tuple[str, ...]) -> None:
+        manifest = package.manifest
+        refused = Refused(manifest.kind, manifest.sequence, int(self._clock()), source, reasons)
+        self._versions.refuse(self._copied(package), refused)
+        self._note(f"refused {manifest.kind}", manifest.sequence, source, "; ".join(reasons))
+
+    def _prune(self) -> None:
+        state = self._versions.in_force()
+        kept = self._versions.snapshots()
+        # The one in force, and one to fall back to.
+        keep = frozenset(sequence for sequence in kept[-2:]) | ({state.snapshot} if state is not None else frozenset())
+        self._versions.prune(self._clock() - self._rules().keep, keep)
+
+    # What people ask for.
+
+    async def approve(self, kind: PackageKind, sequence: int, agent: str) -> Outcome:
+        """Takes a package that the guard had refused. Raises ValueError where none is kept, OSError."""
+        staged = await asyncio.to_thread(self._versions.take_refused, kind, sequence)
+        try:
+            package = await asyncio.to_thread(self._stored, staged)
+        except ManifestError as error:
+            raise ValueError(f"what is kept of it is damaged: {error}") from error
+        return await self._offer(package, f"approved by {agent}", by_hand=True, approved=True)
+
+    async def roll_back(self, sequence: int, agent: str) -> str:
+        """Goes back to a state that is kept, and holds it. Raises ValueError where it is not kept whole, OSError."""
+        async with self._alone:
+            return await asyncio.to_thread(self._roll_back, sequence, agent)
+
+    def _roll_back(self, sequence: int, agent: str) -> str:
+        bases = [base for base in self._versions.snapshots() if base <= sequence]
+        if not bases:
+            raise ValueError(f"nothing of sequence {sequence} is kept; kept are {self._kept()}")
+        base = bases[-1]
+        try:
+            snapshot = _core.Snapshot.open(self._versions.snapshot(base) / SNAPSHOT)
+        except _core.SnapshotError as error:
+            raise ValueError(f"snapshot {base}: {error}") from error
+        deltas, counts = self._chain(base, sequence)
+        reached = deltas[-1][1] if deltas else base
+        if reached != sequence:
+            raise ValueError(f"of sequence {sequence} only {reached} can be reached; kept are {self._kept()}")
+        before = self.sequence
+        self._versions.set_in_force(InForce(base, until=sequence, held=True))
+        self.state.held = True
+        self._set(snapshot, deltas)
+        self._counts = counts or _counts_of(snapshot)
+        self._note("rollback", sequence, agent, f"from {before}")
+        log.warning("somebody went back to earlier lists, which are held", sequence=sequence, before=before)
+        return f"sequence {sequence} is in force, and held until `eir lists follow`"
+
+    def _kept(self) -> str:
+        return f"snapshots {self._versions.snapshots()} and deltas {self._versions.deltas()}"
+
+    async def follow(self, agent: str) -> str:
+        """Takes what comes by itself again. Raises OSError."""
+        async with self._alone:
+            return await asyncio.to_thread(self._follow, agent)
+
+    def _follow(self, agent: str) -> str:
+        state = self._versions.in_force()
+        if state is not None and state.until is not None:
+            # They come again, from where they came, if they still hold.
+            for sequence in self._versions.deltas():
+                if sequence > state.until:
+                    self._versions.discard(self._versions.delta(sequence))
+        if state is not None:
+            self._versions.set_in_force(InForce(state.snapshot))
+        self.state.held = False
+        self._note("follow", self.sequence or 0, agent)
+        return "what comes is taken again"
+
+    def history(self) -> list[dict[str, Any]]:
+        """What was done, the oldest first. Raises OSError."""
+        return self._versions.history()
+
+    def refused(self) -> list[Refused]:
+        """What was refused and may be approved. Raises OSError."""
+        return list(self._versions.refused())
+
+    # Damage.
+
+    async def scrub(self, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Reads the snapshot in force over and over, slowly; where it is damaged, the version before comes into force.
+
+        Never returns.
+        """
+        while True:
+            await pause(60.0)
+            snapshot, period = self._snapshot, self._rules().scrub
+            if snapshot is None or not period:
+                continue
+            at: int | None = 0
+            each = period * _SCRUBBED_AT_ONCE / max(1, snapshot.info["bytes"])
+            try:
+                while at is not None and snapshot is self._snapshot:
+                    await pause(min(each, 60.0))
+                    at = await asyncio.to_thread(snapshot.scrub, at, _SCRUBBED_AT_ONCE)
+            except _core.SnapshotError as error:
+                await self._fall_back(snapshot, str(error))
+                continue
+            if at is None:
+                self.state.scrubbed_at = int(self._clock())
+
+    async def _fall_back(self, damaged: _core.Snapshot, why: str) -> None:
+        async with self._alone:
+            if damaged is not self._snapshot:
+                return
+            sequence = damaged.info["sequence"]
+            self._damaged(f"snapshot {sequence}: {why}")
+            await asyncio.to_thread(self._put_other, sequence)
+
+    def _put_other(self, damaged: int) -> None:
+        for sequence in reversed([kept for kept in self._versions.snapshots() if kept < damaged]):
+            if self._put_in_force(sequence, None):
+                self._versions.set_in_force(InForce(sequence, held=self.state.held))
+                self._versions.discard(self._versions.snapshot(damaged))
+                self._note("fallback", self.sequence or 0, "the node", f"snapshot {damaged} is damaged")
+                log.error("an earlier version of the lists is in force", sequence=self.sequence)
+                return
+        log.error("there is no earlier version of the lists; the damaged one stays in force")
+
+
+def _counts_of(snapshot: _core.Snapshot) -> dict[str, int]:
+    counts = snapshot.info["counts"]
+    return {"white": counts["white"], "black": counts["black"], "grey": counts["grey"]}
+
+
+def _check_rows(manifest: Manifest, found: int) -> None:
+    expected = sum(entry.rows for entry in manifest.files)
+    if found != expected:
+        raise _Refusal(f"{found} rows, and {expected} by the manifest")
+
+
+def _in_use(forecast: _core.Forecast) -> str:
+    told = f"{forecast['turned_black']} devices in use would turn black, {forecast['freed']} would no longer be"
+    return f"{told} ({', '.join(forecast['first'])} ...)" if forecast["first"] else told
