@@ -104,7 +104,7 @@ def first_attach(stage: Stage) -> Iterator[Figure]:
 
 
 def build_100m(stage: Stage) -> Iterator[Figure]:
-    """A hundred million devices over 20,000 TACs, 90/5/5 white, grey, black, from CSV: time, and the builder's memory."""
+    """A hundred million devices over 20,000 TACs, 90/5/5 white, grey, black, from CSV: time and memory."""
     snapshot, sample = stage.directory / "100m.eirs", stage.directory / "100m.sample"
     built = native("lists", snapshot, sample, 100_000_000, 20_000, 1)
     snapshot.unlink()

@@ -5,7 +5,9 @@
 
 mod builder;
 mod deadlines;
+mod devices;
 mod feed;
+mod file_writer;
 pub mod imei_set;
 mod layout;
 pub(crate) mod le;
