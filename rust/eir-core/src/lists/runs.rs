@@ -197,7 +197,7 @@ impl Merge {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -223,7 +223,8 @@ mod tests {
         }
     }
 
-    fn shelf(most: usize) -> Shelf {
+    /// A shelf for so many octets.
+    pub(in crate::lists) fn shelf(most: usize) -> Shelf {
         Shelf::new(Box::new(Memory { octets: Vec::new(), most }))
     }
 
