@@ -1,5 +1,5 @@
 # make demo: set up and show the main job.  make test: everything that must hold.  make lint, bench, fuzz, faults, demo-certs.
-.PHONY: demo demo-certs test lint format build wheel unit fuzz faults bench clean
+.PHONY: demo demo-certs test lint format build wheel unit fuzz faults bench bench-long clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -42,6 +42,9 @@ faults: build
 
 bench: build
 	$(BIN)/python -m benchmarks
+
+bench-long: build
+	$(BIN)/python -m benchmarks long
 
 build: .venv/installed .venv/native
 

@@ -103,4 +103,15 @@ def first_attach(stage: Stage) -> Iterator[Figure]:
     yield Figure("first_attach_hold_timeouts", timeouts, "count", ("<=", 0))
 
 
+def build_100m(stage: Stage) -> Iterator[Figure]:
+    """A hundred million devices over 20,000 TACs, 90/5/5 white, grey, black, from CSV: time and memory."""
+    snapshot, sample = stage.directory / "100m.eirs", stage.directory / "100m.sample"
+    built = native("lists", snapshot, sample, 100_000_000, 20_000, 1)
+    snapshot.unlink()
+    yield Figure("build_100m_s", built["build_s"], "s", ("<=", 180))
+    yield Figure("build_peak_rss_mb", built["build_peak_rss_mb"], "MB", ("<=", 2_000))
+
+
 ALL = (lists, answer, start, tcp, diameter, disturbed, first_attach, *timers.main_figures(), messages)
+LONG = (build_100m,)
+"""What takes minutes, and gigabytes of disk: `make bench-long`."""

@@ -287,13 +287,15 @@ fn a_black_attempt_is_recorded_once_in_24_hours_for_each_subscriber() {
 
 #[test]
 fn every_black_rule_has_its_attempt_recorded_under_its_number() {
-    for rule in [Rule::BlackHard, Rule::TestImei, Rule::Black, Rule::BlackRange, Rule::Unallocated] {
+    for rule in [Rule::BlackHard, Rule::TestImei, Rule::Black, Rule::BlackRange, Rule::Expired, Rule::Unallocated] {
         let mut desk = Desk::new();
         let tacs = (FileKind::AllocatedTacs, "35209901");
         let files: &[(FileKind, &str)] = match rule {
             Rule::BlackHard => &[(FileKind::Devices, "35209900176148,black,stolen")],
             Rule::Black => &[(FileKind::Devices, "35209900176148,black,")],
             Rule::BlackRange => &[(FileKind::Ranges, "35209900,35209900,black,")],
+            // The day before, and no timer of our own.
+            Rule::Expired => &[(FileKind::Devices, "35209900176148,grey,,20250614")],
             Rule::Unallocated => &[tacs],
             _ => &[],
         };

@@ -260,6 +260,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::runs::tests::shelf;
     use super::*;
 
     fn section(model: &BTreeMap<u64, UnixTime>) -> Vec<u8> {
@@ -300,6 +301,29 @@ mod tests {
         {
             assert_eq!(table.earlier(one, other), earlier);
         }
+    }
+
+    #[test]
+    fn what_is_put_aside_comes_back_in_its_place() {
+        // Somewhat more than is held twice.
+        const DEVICES: u64 = 2 * (HELD as u64 / 4) + 5_000;
+        let device = |number: u64| Imei::from_number(35_209_900_000_000 + number).unwrap();
+        let (mut table, mut shelf) = (Table::default(), shelf(usize::MAX));
+        let places = [100, 200, 300].map(|deadline| table.place(deadline).unwrap());
+        let mut builder = Builder::default();
+        for number in 0..DEVICES {
+            builder.push(device(number), places[number as usize % 3], &mut shelf).unwrap();
+        }
+        assert_eq!(builder.aside.len(), 2);
+        let mut section = Vec::new();
+        builder.finish(&table, &shelf, &mut section).unwrap();
+        let deadlines = Deadlines::open(&section).unwrap();
+        deadlines.check(&section).unwrap();
+        for number in (0..DEVICES).step_by(997).chain([DEVICES - 1]) {
+            let found = deadlines.get(&section, device(number));
+            assert_eq!(found, Some([100, 200, 300][number as usize % 3]));
+        }
+        assert_eq!(deadlines.get(&section, device(DEVICES)), None);
     }
 
     proptest! {

@@ -18,8 +18,8 @@ const CHUNK: usize = 64 * 1024;
 const MAX_RECORD: usize = 64 * 1024;
 /// Most fields in a record.
 const MAX_FIELDS: usize = 256;
-/// Most text in a file, decompressed: several times the largest list that a snapshot takes.
-const MAX_TEXT: u64 = 1 << 36;
+/// Most text in a file, decompressed: that of the largest list that a snapshot takes.
+const MAX_TEXT: u64 = 1 << 38;
 /// Largest zstd window, as log2: what `zstd` itself takes without being told otherwise.
 const ZSTD_WINDOW_LOG: u32 = 27;
 

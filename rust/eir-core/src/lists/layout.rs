@@ -1,34 +1,33 @@
 //! The snapshot file as a container: header, section table, checksums (docs/formats.md has the layout byte by byte).
 //!
-//! Its one job: write sections into a file as they come and find them again, with every byte accounted for. The builder
-//! calls [`FileWriter`], the snapshot calls [`read`] and [`Layout`]. It never looks into a section.
+//! Its one job: say what a file is made of, and find its sections with every byte accounted for. The snapshot calls
+//! [`read`] and [`Layout`]; `file_writer` writes what they read. It never looks into a section.
 
 use std::fmt;
-use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
 
 use super::le::{bytes_at, u32_at, u64_at};
 use crate::UnixTime;
 
 /// First bytes of a snapshot file.
-const MAGIC: &[u8; 8] = b"EIRLISTS";
+pub(super) const MAGIC: &[u8; 8] = b"EIRLISTS";
 /// Version of the whole format; any change of any section's encoding raises it.
-const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 2;
 /// Sections start at multiples of this: a cache line.
-const ALIGNMENT: u64 = 64;
+pub(super) const ALIGNMENT: u64 = 64;
 /// Bytes that one checksum is of.
-const PIECE: usize = 1 << 20;
+pub(super) const PIECE: usize = 1 << 20;
 /// Where the place of the checksums is: after magic, version, section count, file length, sequence, two times, nine
 /// counts. After it their own checksum, and zeros.
 const CHECKSUMS_AT: usize = 112;
 /// Where the section table starts.
-const TABLE_AT: usize = 128;
+pub(super) const TABLE_AT: usize = 128;
 /// Bytes of one row of the section table: kind u32, zeros u32, offset u64, length u64.
 const TABLE_ROW: usize = 24;
 /// Where the header's CRC-32 is: after the section table.
 const HEADER_CRC_AT: usize = TABLE_AT + TABLE_ROW * SectionKind::ALL.len();
 /// Bytes of the header.
-const HEADER_LENGTH: usize = HEADER_CRC_AT + 4;
+pub(super) const HEADER_LENGTH: usize = HEADER_CRC_AT + 4;
 
 /// What a section holds. Every file has all of them, in this order; one may be of length 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,125 +192,6 @@ impl std::error::Error for SnapshotError {}
 /// Where each section lies in the file, in the order of [`SectionKind::ALL`].
 pub(super) type Sections = [Range<usize>; SectionKind::ALL.len()];
 
-/// Writes a snapshot file from its beginning: sections one after the other, in the order of [`SectionKind::ALL`], each
-/// as the bytes written after [`begin`](Self::begin).
-pub(super) struct FileWriter<'a, W> {
-    out: &'a mut W,
-    /// Where the sections begin and end; the last one's end is where the file has come to.
-    sections: Vec<Range<u64>>,
-    /// Bytes of the piece that is being filled.
-    piece: Vec<u8>,
-    checksums: Vec<u8>,
-    /// Bytes of the pieces before.
-    written: u64,
-}
-
-impl<'a, W: Write + Seek> FileWriter<'a, W> {
-    pub fn new(out: &'a mut W) -> Self {
-        let mut piece = Vec::with_capacity(PIECE);
-        // The header comes last, when everything is known that it says.
-        piece.resize(HEADER_LENGTH, 0);
-        Self { out, sections: Vec::new(), piece, checksums: Vec::new(), written: 0 }
-    }
-
-    /// Begin the next section.
-    pub fn begin(&mut self) -> io::Result<()> {
-        self.align()?;
-        let at = self.length();
-        self.sections.push(at..at);
-        Ok(())
-    }
-
-    /// Write what is still to be written, the header last; gives the length of the file.
-    pub fn finish(mut self, header: &Header) -> io::Result<u64> {
-        let sections = std::mem::take(&mut self.sections);
-        self.align()?;
-        self.end_piece()?;
-        let checksums_at = self.written;
-        self.out.write_all(&self.checksums)?;
-        let length = checksums_at + self.checksums.len() as u64;
-
-        let mut head = Vec::with_capacity(HEADER_LENGTH);
-        head.extend(MAGIC);
-        head.extend(VERSION.to_le_bytes());
-        head.extend((SectionKind::ALL.len() as u32).to_le_bytes());
-        head.extend(length.to_le_bytes());
-        head.extend(header.sequence.to_le_bytes());
-        head.extend(header.created_at.to_le_bytes());
-        head.extend(header.tac_as_of.to_le_bytes());
-        let Counts { white, black, grey, ranges, exempt_tacs, allocated_tacs, exempt_imsis, pairs, deadlines } =
-            header.counts;
-        for count in [white, black, grey, ranges, exempt_tacs, allocated_tacs, exempt_imsis, pairs, deadlines] {
-            head.extend(count.to_le_bytes());
-        }
-        head.extend(checksums_at.to_le_bytes());
-        head.extend(crc32fast::hash(&self.checksums).to_le_bytes());
-        head.resize(TABLE_AT, 0);
-        for (kind, place) in SectionKind::ALL.into_iter().zip(sections) {
-            head.extend((kind as u32).to_le_bytes());
-            head.extend([0; 4]);
-            head.extend(place.start.to_le_bytes());
-            head.extend((place.end - place.start).to_le_bytes());
-        }
-        head.extend(crc32fast::hash(&head).to_le_bytes());
-        self.out.seek(SeekFrom::Start(0))?;
-        self.out.write_all(&head)?;
-        self.out.flush()?;
-        Ok(length)
-    }
-
-    /// What was written so far.
-    fn length(&self) -> u64 {
-        self.written + self.piece.len() as u64
-    }
-
-    fn align(&mut self) -> io::Result<()> {
-        let gap = self.length().next_multiple_of(ALIGNMENT) - self.length();
-        self.put([0; ALIGNMENT as usize].get(..gap as usize).unwrap_or_default())
-    }
-
-    fn put(&mut self, mut octets: &[u8]) -> io::Result<()> {
-        while !octets.is_empty() {
-            let (now, later) = octets.split_at(octets.len().min(PIECE - self.piece.len()));
-            self.piece.extend_from_slice(now);
-            octets = later;
-            if self.piece.len() == PIECE {
-                self.end_piece()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn end_piece(&mut self) -> io::Result<()> {
-        let checked = if self.written == 0 { HEADER_LENGTH } else { 0 };
-        let checked = self.piece.get(checked..).unwrap_or_default();
-        if !checked.is_empty() {
-            self.checksums.extend(crc32fast::hash(checked).to_le_bytes());
-            self.out.write_all(&self.piece)?;
-            self.written += self.piece.len() as u64;
-            self.piece.clear();
-        }
-        Ok(())
-    }
-}
-
-/// Puts bytes into the section that was begun last.
-impl<W: Write + Seek> Write for FileWriter<'_, W> {
-    #[inline]
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.put(octets)?;
-        let end = self.length();
-        if let Some(section) = self.sections.last_mut() {
-            section.end = end;
-        }
-        Ok(octets.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// What a file's header leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layout {
@@ -436,6 +316,9 @@ fn read_place(head: &[u8], row_at: usize) -> Option<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Cursor, Write};
+
+    use super::super::file_writer::FileWriter;
     use super::*;
 
     const HEADER: Header = Header { sequence: 7, created_at: 1_700_000_000, tac_as_of: 0, counts: COUNTS };
@@ -453,7 +336,7 @@ mod tests {
     const LENGTHS: [usize; 8] = [1, 0, 64, 65, 0, 3, 2, 5];
 
     fn sample_of(lengths: [usize; 8]) -> Vec<u8> {
-        let mut file = io::Cursor::new(Vec::new());
+        let mut file = Cursor::new(Vec::new());
         let mut writer = FileWriter::new(&mut file);
         for length in lengths {
             writer.begin().unwrap();

@@ -144,8 +144,8 @@ fn sort_halves(rows: &mut [u64]) -> [Range<usize>; 2] {
 enum Source {
     /// In memory.
     Held(Range<usize>),
-    /// On the shelf: where what was not read yet begins, how many numbers that are, how many are read at once, and those
-    /// that were read, falling.
+    /// On the shelf: where what was not read yet begins, how many numbers that are, how many are read at once, and
+    /// those that were read, falling.
     Spilled { at: u64, left: usize, chunk: usize, ready: Vec<u64> },
 }
 
@@ -202,9 +202,9 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     /// Runs in memory, for so many octets.
-    pub(in crate::lists) struct Memory {
-        pub octets: Vec<u8>,
-        pub most: usize,
+    struct Memory {
+        octets: Vec<u8>,
+        most: usize,
     }
 
     impl Runs for Memory {
@@ -223,7 +223,8 @@ pub(super) mod tests {
         }
     }
 
-    fn shelf(most: usize) -> Shelf {
+    /// A shelf for so many octets.
+    pub(in crate::lists) fn shelf(most: usize) -> Shelf {
         Shelf::new(Box::new(Memory { octets: Vec::new(), most }))
     }
 

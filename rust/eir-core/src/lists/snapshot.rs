@@ -34,8 +34,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Take a snapshot file's bytes, after checking its header, and checksums and structure of what is small and of what
-    /// leads to the rest. That is quick, however large the file is; [`verify`](Self::verify) checks everything.
+    /// Take a snapshot file's bytes, after checking its header, and checksums and structure of what is small and of
+    /// what leads to the rest. That is quick, however large the file is; [`verify`](Self::verify) checks everything.
     ///
     /// `data` must give the same bytes each time; a file that someone changes while it is mapped gives wrong answers.
     ///
@@ -54,7 +54,7 @@ impl Snapshot {
         let [tags_at, imeis_at, ranges_at, exempt_tacs_at, allocated_tacs_at, exempt_imsis_at, pairs_at, deadlines_at] =
             layout.sections.clone();
         let part = |place: &Range<usize>, part: Range<usize>| place.start + part.start..place.start + part.end;
-        // Of what does not even say where its small part is, all is checked: damaged, or else refused when it is opened.
+        // Of what does not even say where its small part is, all is checked: it is damaged, or refused as it is opened.
         let head = |place: &Range<usize>, small: Option<Range<usize>>| {
             part(place, small.unwrap_or(0..place.end - place.start))
         };
@@ -121,8 +121,8 @@ impl Snapshot {
         self.deadlines.check(self.section(&self.deadlines_at)).map_err(in_section(SectionKind::Deadlines))
     }
 
-    /// Check the checksums of the bytes from `from` on, for about `budget` bytes but at least one checksum's; gives where
-    /// to go on, or `None` at the end. Who begins with 0 and goes on until then has checked all of the file, header included.
+    /// Check the checksums of the bytes from `from` on, for about `budget` bytes but at least one checksum's; gives
+    /// where to go on, or `None` at the end. Who begins with 0 and goes on until then has checked all of the file.
     ///
     /// # Errors
     /// [`SnapshotError`] with what is damaged.

@@ -1,6 +1,6 @@
 //! The country's calendar: which second ends the last day of a date that list files name.
 //!
-//! Its one job: read dates and turn them into seconds, by transitions that the caller gives. `rows` and the builder call
+//! Its one job: read dates and turn them into seconds, by transitions that the caller gives. `rows` and `devices` call
 //! it. It never looks for a zone's rules itself.
 
 use crate::UnixTime;
@@ -17,8 +17,8 @@ pub struct Zone {
 }
 
 impl Zone {
-    /// A zone of (first second, seconds that local time is ahead of UTC); the first entry counts before it too, and none at
-    /// all is UTC. `None` unless the seconds rise and every offset is less than a day.
+    /// A zone of (first second, seconds that local time is ahead of UTC); the first entry counts before it too, and none
+    /// at all is UTC. `None` unless the seconds rise and every offset is less than a day.
     #[must_use]
     pub fn new(transitions: Vec<(i64, i32)>) -> Option<Self> {
         let rising = transitions.is_sorted_by(|(before, _), (after, _)| before < after);
