@@ -56,8 +56,8 @@ class SnapshotInfo(TypedDict):
     bytes: int
 
 class Forecast(TypedDict):
-    """What other lists would change. Devices in use: `black` now, `turned_black` (the `first` of them by IMEI), `freed`.
-    Of a delta: `gone` and `come`, how many devices leave each list and come to it."""
+    """What other lists would change. Of devices in use: `black` now, `turned_black` (the `first` of them by IMEI) and
+    `freed`. Of a delta: `gone` and `come`, how many devices leave each list and come to it."""
 
     black: int
     turned_black: int
@@ -236,11 +236,9 @@ class Delta:
     """What a delta changes."""
 
     @staticmethod
-    def read(
-        files: list[tuple[str, StrPath]], *, zone: list[tuple[int, int]], max_bad_share: float
-    ) -> Delta:
-        """Reads the files of a delta, each with its kind: `devices` or `pairs`. Raises BuildError where one is refused or
-        two things are said of one device, OSError."""
+    def read(files: list[tuple[str, StrPath]], *, zone: list[tuple[int, int]], max_bad_share: float) -> Delta:
+        """Reads the files of a delta, each with its kind: `devices` or `pairs`. Raises OSError, and BuildError where
+        one is refused or two things are said of one device."""
 
     @property
     def devices(self) -> int:
@@ -398,8 +396,8 @@ class Node:
         """Puts other settings in force."""
 
     def set_lists(self, snapshot: Snapshot, deltas: list[tuple[Delta, int, int]] = ...) -> None:
-        """Puts a snapshot and the deltas above it, each with its sequence and the moment for which it is true, in force at
-        once. Raises ValueError for more deltas than are taken."""
+        """Puts a snapshot in force and the deltas above it, each with its sequence and the moment for which it is
+        true, at once. Raises ValueError for more deltas than are taken."""
 
     def apply_delta(self, delta: Delta, sequence: int, as_of: int) -> None:
         """Puts a delta in force, whole. Raises ValueError where there is no snapshot, or no more is taken above it."""

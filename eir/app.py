@@ -29,6 +29,7 @@ from eir.diameter.dictionary import DisconnectCause
 from eir.diameter.peer_timers import PeerTimers
 from eir.diameter.peers import Security
 from eir.diameter.server import DiameterServer
+from eir.lists_desk import ListsDesk
 from eir.log import Log
 from eir.metrics import NodeCollector, serve
 from eir.peer_book import PeerBook, PeerBookError
@@ -131,11 +132,6 @@ def _identity(directory: Path) -> str:
         return file.read_text().strip()
 
 
-def _listed(info: _core.SnapshotInfo) -> int:
-    counts = info["counts"]
-    return counts["white"] + counts["black"] + counts["grey"]
-
-
 def _notify(state: str) -> None:
     """Tells the service manager, where there is one (sd_notify)."""
     if not (address := os.environ.get("NOTIFY_SOCKET")):
@@ -197,10 +193,8 @@ class Application:
         if (state := self._node.image_state) not in ("none", "loaded"):
             log.error("the image of the timers is damaged", state=state)
         self._make_timers(settings)
-        try:
-            self._load_lists(settings)
-        except ValueError as error:
-            log.error("no valid lists", error=str(error), answer=settings.lists.no_list_policy)
+        self._lists = ListsDesk(self._node, settings, self._country, self._sweep, self._record)
+        scrub = self._lists.start()
         await self._keeper.start(_STORE_PATIENCE)
         self._messages.start()
         bound = self._meet_peers(settings)
@@ -209,6 +203,7 @@ class Application:
         self._collector = NodeCollector(
             self._node, self._server, self._keeper, self._sweep, self._messages, settings.lists.stale_after
         )
+        self._collector.lists = self._lists.lists.state
         metrics = ""
         if settings.metrics.listen:
             port = serve(self._collector, config.parse_endpoint(settings.metrics.listen))
@@ -222,6 +217,7 @@ class Application:
         _notify("STOPPING=1")
         log.info("stopping")
         upkeep.cancel()
+        scrub.cancel()
         await control.stop()
         self._node.stop_listening()
         await self._server.disconnect_all(DisconnectCause.REBOOTING, settings.diameter.drain_timeout)
@@ -304,31 +300,10 @@ class Application:
 
     def _horizon(self, now: int) -> int | None:
         """The second up to which timers expire; None while nothing is to follow from that."""
-        info = self._node.snapshot_info()
-        if info is None or self._settings.rules.override == "white":
+        position = self._node.lists_position()
+        if position is None or self._settings.rules.override == "white":
             return None
-        return min(now, info["created_at"] + self._settings.lists.stale_after)
-
-    def _load_lists(self, settings: Config, path: Path | None = None, force: bool = False) -> _core.SnapshotInfo:
-        """Puts a snapshot in force. Raises ValueError; then the lists are those of before.
-
-        Refused, unless forced: lists older than those in force, and lists without any device where there are some.
-        """
-        path = path or settings.path(settings.lists.snapshot)
-        try:
-            snapshot = _core.Snapshot.open(path)
-        except _core.SnapshotError as error:
-            raise ValueError(f"{path}: {error}") from error
-        info, present = snapshot.info, self._node.snapshot_info()
-        if present is not None and not force:
-            if info["sequence"] < present["sequence"]:
-                raise ValueError(f"{path}: sequence {info['sequence']} is older than {present['sequence']}, in force")
-            if not _listed(info) and _listed(present):
-                raise ValueError(f"{path}: there is no device in it, and {_listed(present)} in the lists in force")
-        self._node.set_snapshot(snapshot)
-        self._sweep.lists_changed()
-        log.info("lists in force", path=str(path), sequence=info["sequence"], **info["counts"])
-        return info
+        return min(now, position["as_of"] + self._settings.lists.stale_after)
 
     def _reload(self) -> None:
         """Takes the configuration anew: peers, rules and lists; the rest waits for a restart. Raises ValueError.
@@ -339,6 +314,7 @@ class Application:
         try:
             settings, country = config.load(self._path)
             take_texts = self._messages.reload(self._path, settings)
+            take_rules = self._lists.reload(settings, country)
         except ConfigError as error:
             raise ValueError(f"everything is as before: {error}") from error
         try:
@@ -352,9 +328,10 @@ class Application:
         self._peers.reload()
         self._keeper.set_calendar(_rules(country))
         take_texts()
+        take_rules()
         self._collector.stale_after = settings.lists.stale_after
         try:
-            self._load_lists(settings)
+            self._lists.load()
         except ValueError as error:
             raise ValueError(f"settings are in force, the lists are those of before: {error}") from error
 
@@ -412,11 +389,7 @@ class Application:
             yield "the journal is full or failing: no timer starts"
         if stats["breaker_tripped"]:
             yield "the breaker is tripped: no timer starts until an operator confirms"
-        info = self._node.snapshot_info()
-        if info is None:
-            yield f"no valid lists: everything is answered {self._settings.lists.no_list_policy}"
-        elif now - info["created_at"] > self._settings.lists.stale_after:
-            yield "the lists are stale: no timer expires"
+        yield from self._lists.alarms(now)
 
     def _commands(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         return {
@@ -425,8 +398,7 @@ class Application:
             **self._tracing.commands(),
             "status": self._status,
             "reload": lambda _: self._reload(),
-            "lists-load": self._load_other,
-            "lists-set": self._set_overlay,
+            **self._lists.commands(),
             "breaker-reset": self._reset_breaker,
             "grey-list": self._desk.page,
             "grey-show": self._desk.show,
@@ -441,12 +413,6 @@ class Application:
             **self._messages.commands(),
         }
 
-    async def _load_other(self, ask: Mapping[str, Any]) -> _core.SnapshotInfo:
-        path = Path(ask["path"]) if ask.get("path") else None
-        info = self._load_lists(self._settings, path, force=bool(ask.get("force")))
-        await self._record(ask, kind="lists-load", sequence=info["sequence"], forced=bool(ask.get("force")))
-        return info
-
     def _check(self, ask: Mapping[str, Any]) -> _core.Explanation:
         return self._node.explain(ask["imei"], ask.get("imsi"), int(time.time()))
 
@@ -454,21 +420,13 @@ class Application:
         stats = self._node.stats(int(time.time()))
         return {
             "lists": self._node.snapshot_info(),
+            "position": self._node.lists_position(),
             "stats": stats,
             "open_peers": self._server.open_peers(),
             "timers": {**asdict(self._keeper.state), "journal_durable": self._node.journal_position()},
             "audit_lines": self._audit.head[0],
             "sweep": asdict(self._sweep.state),
         }
-
-    async def _set_overlay(self, ask: Mapping[str, Any]) -> None:
-        imei, change, reason = ask["imei"], ask["change"], ask["reason"]
-        key = _core.imei_key(imei)
-        # The journal's disk may take its time; other questions need not wait.
-        await asyncio.to_thread(self._node.set_overlay, imei, change, reason, int(time.time()))
-        self._sweep.lists_changed()
-        log.info("operator changed a listing", imei=key, change=change, reason=reason)
-        await self._record(ask, kind="lists-set", imei=key, change=change)
 
     async def _reset_breaker(self, ask: Mapping[str, Any]) -> None:
         await asyncio.to_thread(self._node.set_breaker, False, int(time.time()))

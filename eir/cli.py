@@ -18,6 +18,7 @@ import typer
 
 from eir import _core, config, control
 from eir.cli_audit import audit_cli
+from eir.cli_lists import register
 from eir.cli_options import DEFAULT_CONFIG, CommandError, ConfigOption, JsonOption, new_console, when
 from eir.cli_peers import peers_cli
 from eir.cli_sms import sms_cli
@@ -31,6 +32,7 @@ lists_cli = typer.Typer(no_args_is_help=True, help="Build lists and put them in 
 config_cli = typer.Typer(no_args_is_help=True, help="Look at the configuration.")
 breaker_cli = typer.Typer(no_args_is_help=True, help="The breaker that stops new timers.")
 cli.add_typer(lists_cli, name="lists")
+register(lists_cli)
 cli.add_typer(config_cli, name="config")
 cli.add_typer(breaker_cli, name="breaker")
 cli.add_typer(grey_cli, name="grey")
@@ -342,18 +344,6 @@ def lists_load(
     file = str(snapshot.absolute()) if snapshot else None
     info = _ask(path, "lists-load", path=file, force=force, agent=getpass.getuser())
     print(f"sequence {info['sequence']} in force")
-
-
-@lists_cli.command("set")
-def lists_set(
-    imei: str,
-    change: Annotated[str, typer.Argument(help="white, black, grey, unlisted, or withdrawn (the entry goes away).")],
-    reason: Annotated[str, typer.Option(help="Why, at most 32 octets; kept with the entry.")],
-    path: ConfigOption = DEFAULT_CONFIG,
-) -> None:
-    """Say of one device what counts above the snapshot, at once and until it is withdrawn."""
-    _ask(path, "lists-set", imei=imei, change=change, reason=reason, agent=getpass.getuser())
-    print(f"{imei}: {change}")
 
 
 @breaker_cli.command("reset")

@@ -31,6 +31,7 @@ Identity = Annotated[str, Meta(pattern=r"^[!-~]{1,255}\Z")]
 Status = Literal["white", "grey", "black", "unknown"]
 Rate = Annotated[int, Meta(ge=0, le=10_000_000)]
 """Requests a second; 0: any number."""
+Share = Annotated[float, Meta(ge=0, le=1)]
 Plmn = Annotated[str, Meta(pattern=r"^[0-9]{5,6}\Z")]
 
 
@@ -109,6 +110,15 @@ class ListsSection(_Section, frozen=True):
     """The lists; times in seconds."""
 
     snapshot: Annotated[str, Meta(min_length=1)] = "lists.eirs"
+    directory: Annotated[str, Meta(min_length=1)] = "lists"
+    trusted_keys: tuple[str, ...] = ()
+    max_shrink: Share = 0.05
+    max_grow: Annotated[float, Meta(ge=0)] = 0.5
+    ignored: Annotated[int, Meta(ge=0, le=1 << 62)] = 1000
+    max_turned_black: Annotated[int, Meta(ge=0, le=1 << 62)] = 1000
+    max_bad_rows: Share = 0.001
+    keep: Seconds = 7 * 86400
+    scrub: Annotated[int, Meta(ge=0, le=3650 * 86400)] = 86400
     no_list_policy: Status = "white"
     stale_after: Seconds = 2 * 86400
     tac_max_age: Seconds = 30 * 86400

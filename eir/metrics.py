@@ -21,6 +21,7 @@ from eir.config import Endpoint
 if TYPE_CHECKING:
     from eir import _core
     from eir.diameter.server import DiameterServer
+    from eir.lists.apply import ListsState
     from eir.timers.keeper import Keeper
     from eir.timers.sweep import Sweep
     from sms.service import Messages
@@ -41,6 +42,8 @@ class NodeCollector(Collector):
         stale_after: int,
     ) -> None:
         self.stale_after = stale_after
+        self.lists: ListsState | None = None
+        """What is told of packages of lists; None: nothing yet."""
         self._node = node
         self._server = server
         self._keeper = keeper
@@ -205,17 +208,41 @@ class NodeCollector(Collector):
         info = self._node.snapshot_info()
         yield GaugeMetricFamily("eir_lists_valid", "1 where there is a valid snapshot", int(info is not None))
         yield GaugeMetricFamily("eir_overlay_entries", "Devices in the overlay", stats["overlay_entries"])
+        if self.lists is not None:
+            yield from _packages(self.lists)
         if info is None:
             return
-        age = max(0, now - info["created_at"])
-        yield GaugeMetricFamily("eir_lists_sequence", "Sequence number of the snapshot", info["sequence"])
-        yield GaugeMetricFamily("eir_lists_age_seconds", "Seconds since the snapshot was built", age)
+        position = self._node.lists_position()
+        assert position is not None
+        age = max(0, now - position["as_of"])
+        yield GaugeMetricFamily("eir_lists_sequence", "State of the national lists in force", position["sequence"])
+        yield GaugeMetricFamily(
+            "eir_lists_snapshot_sequence", "State that the snapshot in force is of", info["sequence"]
+        )
+        yield GaugeMetricFamily("eir_lists_deltas", "Deltas above the snapshot", position["deltas"])
+        yield GaugeMetricFamily("eir_lists_delta_devices", "Devices that those speak of", position["devices"])
+        yield GaugeMetricFamily("eir_lists_age_seconds", "Seconds since the lists were last known to be true", age)
         yield GaugeMetricFamily("eir_lists_stale", "1 where timers no longer expire", int(age > self.stale_after))
         entries = GaugeMetricFamily("eir_lists_entries", "Entries of the snapshot, by section", labels=("section",))
         for section, count in info["counts"].items():
             assert isinstance(count, int)
             entries.add_metric((section,), count)
         yield entries
+
+
+def _packages(state: ListsState) -> Iterator[Metric]:
+    packages = CounterMetricFamily(
+        "eir_lists_packages", "Packages of lists, by what became of them", labels=("source", "kind", "result")
+    )
+    for (source, kind, result), count in list(state.outcomes.items()):
+        packages.add_metric((source, kind, result), count)
+    yield packages
+    yield GaugeMetricFamily("eir_lists_held", "1 where nothing that comes by itself is taken", int(state.held))
+    damaged = int(bool(state.damage))
+    yield GaugeMetricFamily("eir_lists_damaged", "1 where lists on the disk were found damaged", damaged)
+    yield GaugeMetricFamily(
+        "eir_lists_scrubbed_timestamp_seconds", "When the whole snapshot was last read", state.scrubbed_at
+    )
 
 
 def _smscs(smscs: list[dict[str, object]]) -> Iterator[Metric]:

@@ -74,9 +74,7 @@ def parse(octets: bytes) -> Manifest:
     _check(read)
     files = tuple(ListFile(file.name, file.kind, file.octets, file.rows, file.sha256) for file in read.files)
     counts = {} if read.counts is None else msgspec.structs.asdict(read.counts)
-    return Manifest(
-        read.kind, read.country, read.sequence, read.previous, read.as_of, read.tac_as_of, files, counts
-    )
+    return Manifest(read.kind, read.country, read.sequence, read.previous, read.as_of, read.tac_as_of, files, counts)
 
 
 def _check(read: _Manifest) -> None:

@@ -1,7 +1,7 @@
 """What list sources hand over: a manifest, its signature and the files that it names; and what becomes of it.
 
-The border between the sources (`sync_dir`, `sync_http`, `sync_mqtt`, `eir lists import`), which bring packages and decide
-nothing, and `apply`, which decides. Nothing here reads or checks a file.
+The border between the sources (`sync_dir`, `sync_http`, `sync_mqtt`, `eir lists import`), which bring packages and
+decide nothing, and `apply`, which decides. Nothing here reads or checks a file.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package as it came: `manifest_bytes` are what the signature (64 octets) is for; its files lie in `directory`."""
+    """A package as it came: `manifest_bytes` are what the signature (64 octets) is for, its files lie in
+    `directory`."""
 
     manifest: Manifest
     manifest_bytes: bytes

@@ -75,12 +75,12 @@ class Desk:
     async def why(self, ask: Ask) -> dict[str, Any]:
         """Everything that bears on what a device is answered: verdict, lists, timer and its history, last answers."""
         imei, now, unmask = _imei(ask["imei"]), int(time.time()), bool(ask.get("unmask"))
-        info = self._node.snapshot_info()
+        position = self._node.lists_position()
         told: dict[str, Any] = {
             "imei": f"{imei:014}",
             "now": now,
             "verdict": self._node.explain(f"{imei:014}", ask.get("imsi"), now),
-            "lists": info and {"sequence": info["sequence"], "created_at": info["created_at"]},
+            "lists": position and {"sequence": position["sequence"], "created_at": position["as_of"]},
             "device": None,
             "store_error": None,
             "last_seen": self._node.last_seen(imei),

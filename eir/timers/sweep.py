@@ -136,7 +136,7 @@ class Sweep:
         if time.monotonic() < self._compare_at or self._horizon(now) != now:
             return
         self._compare_at = time.monotonic() + _RELIST
-        info = self._node.snapshot_info()
+        position = self._node.lists_position()
         listed = await asyncio.to_thread(self._node.timers_listed, int(time.time()))
         for first in range(0, len(listed), _BATCH):
             batch = listed[first : first + _BATCH]
@@ -145,7 +145,9 @@ class Sweep:
                 (f"{imei:014}", "verified" if rule in _VERIFIED else "blacklisted", max(now, start + 1))
                 for imei, start, rule in batch
             ]
-            await self._note(kind="ended", devices=devices, sequence=info["sequence"] if info is not None else 0)
+            await self._note(
+                kind="ended", devices=devices, sequence=position["sequence"] if position is not None else 0
+            )
             self.state.ended += len(devices)
             if not await self._lead():
                 self._compare_at = 0.0

@@ -143,7 +143,7 @@ def test_above_its_limit_it_takes_nothing_and_answers_on(make_node: MakeNode) ->
         refused = len(DEVICES) - len(started)
         assert metrics[f"eir_not_started_total{{{PEER}}}"] in (refused - 1, refused)
     assert eir("doctor", "-c", node.config).code == 1
-    ran = eir("lists", "set", lists.WHITE, "black", "--reason", "lost", "-c", node.config)
+    ran = eir("lists", "own", "add", lists.WHITE, "black", "--reason", "lost", "-c", node.config)
     assert (ran.code, "full or failing" in ran.err) == (1, True)
     timers = [node.timer(device) for device in started]
 

@@ -94,7 +94,7 @@ class TestWithoutANode:
             ["breaker", "show"],
             ["breaker", "reset"],
             ["lists", "load"],
-            ["lists", "set", lists.WHITE, "black", "--reason", "test"],
+            ["lists", "own", "add", lists.WHITE, "black", "--reason", "test"],
         ],
         ids=" ".join,
     )
@@ -151,11 +151,13 @@ class TestListsSet:
     def test_it_counts_at_once_and_survives_a_restart(self, make_node: MakeNode) -> None:
         node = make_node()
         with node.peer() as peer:
-            assert eir("lists", "set", lists.WHITE, "black", "--reason", "stolen", "-c", node.config).code == 0
+            assert eir("lists", "own", "add", lists.WHITE, "black", "--reason", "stolen", "-c", node.config).code == 0
             assert peer.check(lists.WHITE, lists.ROAMER) == "black"
-            assert eir("lists", "set", lists.BLACK, "unlisted", "--reason", "mistake", "-c", node.config).code == 0
+            assert (
+                eir("lists", "own", "add", lists.BLACK, "unlisted", "--reason", "mistake", "-c", node.config).code == 0
+            )
             assert peer.check(lists.BLACK) == "grey"
-            assert eir("lists", "set", lists.NATIONAL_GREY, "white", "--reason", "", "-c", node.config).code == 0
+            assert eir("lists", "own", "add", lists.NATIONAL_GREY, "white", "--reason", "", "-c", node.config).code == 0
             assert peer.check(lists.NATIONAL_GREY) == "white"
         assert "listed black (stolen) by the operator's entry" in " ".join(
             eir("check", lists.WHITE, "--explain", "-c", node.config).out.split()
@@ -170,7 +172,7 @@ class TestListsSet:
             assert node.timer(lists.BLACK) == timer
             assert node.metrics()["eir_overlay_entries"] == 3
             # Withdrawn, the snapshot speaks again.
-            assert eir("lists", "set", lists.WHITE, "withdrawn", "--reason", "found", "-c", node.config).code == 0
+            assert eir("lists", "own", "remove", lists.WHITE, "--reason", "found", "-c", node.config).code == 0
             assert peer.check(lists.WHITE) == "white"
         changes = [(entry["imei"], entry["change"]) for entry in node.log("operator changed a listing")]
         assert changes == [
@@ -184,7 +186,7 @@ class TestListsSet:
         node = make_node()
         with node.peer() as peer:
             assert peer.check(lists.NEW) == "grey"
-            eir("lists", "set", lists.NEW, "white", "--reason", "verified", "-c", node.config)
+            eir("lists", "own", "add", lists.NEW, "white", "--reason", "verified", "-c", node.config)
             assert peer.check(lists.NEW) == "white"
 
     @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ class TestListsSet:
         ],
     )
     def test_what_is_refused(self, shared_node: NodeProcess, imei: str, change: str, reason: str, text: str) -> None:
-        ran = eir("lists", "set", imei, change, "--reason", reason, "-c", shared_node.config)
+        ran = eir("lists", "own", "add", imei, change, "--reason", reason, "-c", shared_node.config)
         assert ran.code == 1
         assert text in ran.err
         assert shared_node.metrics()["eir_overlay_entries"] == 0

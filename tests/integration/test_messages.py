@@ -140,7 +140,7 @@ def test_a_pause_holds_messages_and_verified_devices_hear_nothing(
     told = eir("sms", "queue", "-c", node.config).out
     assert told.startswith("2 wait") and "stopped: paused by agent-7" in told and "grey-granted" in told
     assert "001010000000001" not in told
-    assert eir("lists", "set", first, "white", "--reason", "verified", "-c", node.config).code == 0
+    assert eir("lists", "own", "add", first, "white", "--reason", "verified", "-c", node.config).code == 0
     until(lambda: json.loads(eir("sms", "queue", "--json", "-c", node.config).out)["queued"] == 1)
     assert eir("sms", "resume", *SIGNED, "-c", node.config).code == 0
     until(lambda: outcomes(node, "delivered") == 1)

@@ -203,13 +203,13 @@ def test_a_replaced_imei_keeps_its_timer(node: NodeProcess) -> None:
 
 def test_a_device_that_is_verified_has_no_timer_any_more(node: NodeProcess) -> None:
     (device,) = attach(node, 40)
-    eir("lists", "set", device, "white", "--reason", "verified", "-c", node.config)
+    eir("lists", "own", "add", device, "white", "--reason", "verified", "-c", node.config)
     until(lambda: shown(node, device)["timer"] is None)
     told = shown(node, device)
     assert node.timer(device) is None and told["last_end"]["why"] == "verified"
     # Off the list again it is a device never seen, with a timer of its own.
     time.sleep(1.0)
-    eir("lists", "set", device, "withdrawn", "--reason", "a mistake", "-c", node.config)
+    eir("lists", "own", "remove", device, "--reason", "a mistake", "-c", node.config)
     with node.peer() as peer:
         assert peer.check(device, lists.SUBSCRIBER) == "grey"
     settled(node)

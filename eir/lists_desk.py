@@ -1,0 +1,236 @@
+"""The lists' place in the node: what is in force at start and after a reload, and the commands behind `eir lists`.
+
+Called by `app`. What comes into force, and whether, is decided by `lists.apply`; a snapshot file that an operator built
+and named in the configuration counts where it is newer than what came otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from eir import _core, audit
+from eir.config import Config, ConfigError, Country
+from eir.lists import manifest as manifests
+from eir.lists.apply import ListRules, NationalLists
+from eir.lists.build import transitions
+from eir.lists.guard import Limits
+from eir.lists.package import ListFile, Manifest, Outcome, Package, PackageKind, Result
+from eir.lists.versions import Versions
+from eir.log import Log
+from eir.timers.sweep import Sweep
+
+log = Log(__name__)
+
+Record = Callable[..., Awaitable[None]]
+
+
+def list_rules(settings: Config, country: Country) -> ListRules:
+    """What packages are held to. Raises ConfigError for a key that cannot be read."""
+    lists = settings.lists
+    keys = []
+    for name in lists.trusted_keys:
+        try:
+            keys.append(manifests.public_key(settings.path(name).read_bytes()))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"lists.trusted_keys: {name}: {error}") from error
+    limits = Limits(lists.max_shrink, lists.max_grow, lists.ignored, lists.max_turned_black, lists.max_bad_rows)
+    zone = transitions(ZoneInfo(country.timezone))
+    hard = tuple(country.hard_reasons)
+    return ListRules(settings.node.country, tuple(keys), limits, zone, hard, lists.keep, lists.scrub)
+
+
+class ListsDesk:
+    """The lists of a node. `record` puts an agent's act on the record."""
+
+    def __init__(self, node: _core.Node, settings: Config, country: Country, sweep: Sweep, record: Record) -> None:
+        self._node = node
+        self._settings = settings
+        self._rules = list_rules(settings, country)
+        self._sweep = sweep
+        self._record = record
+        versions = Versions(settings.path(settings.lists.directory))
+        self.lists = NationalLists(node, versions, lambda: self._rules, sweep.lists_changed)
+
+    def start(self) -> asyncio.Task[None]:
+        """Puts in force what there is, and begins to look after it. Raises OSError."""
+        self.lists.start()
+        try:
+            self.load()
+        except ValueError as error:
+            if self.lists.sequence is None:
+                log.error("no valid lists", error=str(error), answer=self._settings.lists.no_list_policy)
+        return asyncio.create_task(self.lists.scrub())
+
+    def reload(self, settings: Config, country: Country) -> Callable[[], None]:
+        """What puts other settings in force, when they are found in order. Raises ConfigError."""
+        rules = list_rules(settings, country)
+
+        def take() -> None:
+            self._settings, self._rules = settings, rules
+
+        return take
+
+    def load(self, path: Path | None = None, force: bool = False) -> None:
+        """Puts a snapshot file in force, the configured one if none is named. Raises ValueError; then nothing changes.
+
+        Refused, unless forced: lists older than those in force, and lists without any device where there are some. The
+        configured file may be older: then others came since.
+        """
+        named = path is not None
+        path = path or self._settings.path(self._settings.lists.snapshot)
+        try:
+            snapshot = _core.Snapshot.open(path)
+        except _core.SnapshotError as error:
+            raise ValueError(f"{path}: {error}") from error
+        info, present = snapshot.info, self.lists.sequence
+        if present is not None and not force:
+            if info["sequence"] < present:
+                if not named:
+                    return
+                raise ValueError(f"{path}: sequence {info['sequence']} is older than {present}, in force")
+            counts, before = info["counts"], self.lists.counts
+            if not counts["white"] + counts["black"] + counts["grey"] and any(before.values()):
+                raise ValueError(f"{path}: there is no device in it, and {sum(before.values())} in the lists in force")
+        self.lists.take_file(snapshot)
+        log.info("lists in force", path=str(path), sequence=info["sequence"], **info["counts"])
+
+    def alarms(self, now: int) -> Iterator[str]:
+        """What somebody must be called for."""
+        lists, position = self._settings.lists, self._node.lists_position()
+        if position is None:
+            yield f"no valid lists: everything is answered {lists.no_list_policy}"
+        elif now - position["as_of"] > lists.stale_after:
+            yield "the lists are stale: no timer expires"
+        state = self.lists.state
+        if state.damage:
+            yield f"lists on the disk are damaged: {state.damage}"
+        if state.held:
+            yield "the lists are held where somebody went back to"
+        if state.last_refusal:
+            yield f"lists were refused: {state.last_refusal}"
+
+    # Commands.
+
+    def commands(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
+        """By name, what the control socket is asked."""
+        return {
+            "lists-load": self._load_other,
+            "lists-import": self._import,
+            "lists-approve": self._approve,
+            "lists-rollback": self._roll_back,
+            "lists-follow": self._follow,
+            "lists-history": self._history,
+            "lists-own": self._own,
+            "lists-set": self._set_own,
+        }
+
+    async def _load_other(self, ask: Mapping[str, Any]) -> Mapping[str, Any]:
+        path = Path(ask["path"]) if ask.get("path") else None
+        force = bool(ask.get("force"))
+        self.load(path, force)
+        info = self._node.snapshot_info()
+        assert info is not None
+        await self._record(ask, kind="lists-load", sequence=info["sequence"], forced=force)
+        return info
+
+    async def _set_own(self, ask: Mapping[str, Any]) -> None:
+        imei, change, reason = ask["imei"], ask["change"], ask["reason"]
+        key = _core.imei_key(imei)
+        # The journal's disk may take its time; other questions need not wait.
+        await asyncio.to_thread(self._node.set_overlay, imei, change, reason, int(time.time()))
+        self._sweep.lists_changed()
+        log.info("operator changed a listing", imei=key, change=change, reason=reason)
+        await self._record(ask, kind="lists-set", imei=key, change=change)
+
+    async def _own(self, _: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The operator's entries, each with who made it as far as the audit trail goes back."""
+        entries = self._node.own_entries()
+        made = await asyncio.to_thread(_last_acts, self._settings.path(self._settings.audit.directory))
+        found = []
+        for imei, listed, reason in entries:
+            at, agent = made.get(imei, (0, ""))
+            found.append({"imei": imei, "list": listed, "reason": reason, "agent": agent, "at": at})
+        return found
+
+    async def _import(self, ask: Mapping[str, Any]) -> dict[str, Any]:
+        """Files that an operator has, as a package of his own."""
+        agent, dry_run, approved = str(ask.get("agent") or ""), bool(ask.get("dry_run")), bool(ask.get("approve"))
+        files = [(str(kind), Path(name)) for kind, name in ask["files"]]
+        kind: PackageKind = "delta" if ask.get("delta") else "snapshot"
+        present = self.lists.sequence
+        previous = present if kind == "delta" else None
+        sequence = ask.get("sequence") or (present or 0) + 1
+        tac_as_of = ask.get("tac_as_of")
+        staged = self.lists.staging()
+        entries = await asyncio.to_thread(_stage, files, staged)
+        as_of = int(ask.get("as_of") or time.time())
+        manifest = Manifest(kind, self._settings.node.country, sequence, previous, as_of, tac_as_of, tuple(entries))
+        package = Package(manifest, manifests.encode(manifest), b"", staged)
+        outcome = await self.lists.import_package(package, agent, approved=approved, dry_run=dry_run)
+        if outcome.result is Result.APPLIED and not dry_run:
+            await self._record(ask, kind="lists-import", sequence=sequence, what=kind, approved=approved)
+        return _told(outcome, sequence)
+
+    async def _approve(self, ask: Mapping[str, Any]) -> dict[str, Any]:
+        kind, sequence = ask["kind"], int(ask["sequence"])
+        outcome = await self.lists.approve(kind, sequence, str(ask.get("agent") or ""))
+        if outcome.result is Result.APPLIED:
+            await self._record(ask, kind="lists-approve", sequence=sequence, what=kind)
+        return _told(outcome, sequence)
+
+    async def _roll_back(self, ask: Mapping[str, Any]) -> str:
+        told = await self.lists.roll_back(int(ask["sequence"]), str(ask.get("agent") or ""))
+        await self._record(ask, kind="lists-rollback", sequence=int(ask["sequence"]))
+        return told
+
+    async def _follow(self, ask: Mapping[str, Any]) -> str:
+        told = await self.lists.follow(str(ask.get("agent") or ""))
+        await self._record(ask, kind="lists-follow")
+        return told
+
+    async def _history(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        refused = await asyncio.to_thread(self.lists.refused)
+        return {
+            "history": await asyncio.to_thread(self.lists.history),
+            "refused": [
+                {"kind": one.kind, "sequence": one.sequence, "at": one.at, "by": one.source, "reasons": one.reasons}
+                for one in refused
+            ],
+        }
+
+
+def _last_acts(directory: Path) -> dict[str, tuple[int, str]]:
+    """When the operator's entry of each device was last changed, and by whom."""
+    found: dict[str, tuple[int, str]] = {}
+    for line in audit.export(directory):
+        if line.get("kind") == "lists-set":
+            found[str(line.get("imei"))] = (int(str(line["at"])), str(line.get("agent", "")))
+    return found
+
+
+def _told(outcome: Outcome, sequence: int) -> dict[str, Any]:
+    return {"result": outcome.result.value, "reason": outcome.reason, "sequence": sequence}
+
+
+def _stage(files: Sequence[tuple[str, Path]], staged: Path) -> list[ListFile]:
+    """Copies files into a package, so that nobody changes them meanwhile. Raises OSError and ValueError."""
+    entries = []
+    for number, (kind, path) in enumerate(files):
+        name = f"{kind}-{number}.csv"
+        digest, octets = hashlib.sha256(), 0
+        # To open a pipe is to wait for who writes into it.
+        if not path.is_file():
+            raise ValueError(f"{path} is no file")
+        with path.open("rb") as source, (staged / name).open("wb") as target:
+            while part := source.read(1 << 20):
+                digest.update(part)
+                octets += len(part)
+                target.write(part)
+        entries.append(ListFile(name, kind, octets, 0, digest.hexdigest()))
+    return entries
