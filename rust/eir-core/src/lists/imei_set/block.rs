@@ -202,14 +202,16 @@ impl Head {
     }
 }
 
-/// The tag of the SNR that lies `offset` behind the block's first; `None` where it is not listed.
+/// The tag of the SNR that lies `offset` behind the block's first; `None` where it is not listed. The TAC's code is asked for
+/// when it is.
 #[inline]
-pub(super) fn find(bits: Bits<'_>, offset: u32, code: &TagCode) -> Option<Tag> {
+pub(super) fn find(bits: Bits<'_>, offset: u32, code: impl FnOnce() -> Option<TagCode>) -> Option<Tag> {
     let head = Head::unpack(bits);
     let (nth, tags_at) = match head.form {
         Form::Sparse(list) => (list.search(bits, HEAD, offset).ok()?, HEAD + list.bits()),
         Form::Runs(runs) => runs.find(bits, offset)?,
     };
+    let code = code()?;
     if head.plain {
         return Some(code.tag(0));
     }

@@ -4,7 +4,7 @@
 //! entries. A crafted section gives wrong IMEIs, in rising order all the same, and at most as many as there can be.
 
 use super::block;
-use super::{ImeiSet, KEY_BITS, Tac};
+use super::{INDEX_HEAD, ImeiSet, KEY_BITS, Place, Tac};
 use crate::imei::{Imei, SNRS_PER_TAC, TAC_LIMIT};
 use crate::lists::layout::BadSection;
 use crate::lists::tag::Tag;
@@ -29,26 +29,28 @@ impl<'a> Tacs<'a> {
     }
 }
 
-impl<'a> Iterator for Tacs<'a> {
-    type Item = Tac<'a>;
+impl Iterator for Tacs<'_> {
+    type Item = (Tac, Place);
 
-    fn next(&mut self) -> Option<Tac<'a>> {
+    fn next(&mut self) -> Option<(Tac, Place)> {
         if self.at >= self.set.tail_at {
             return None;
         }
         let tac = Tac::read(self.section, self.at)?;
-        if tac.number < self.next || tac.number >= TAC_LIMIT {
+        let place = self.set.place(self.section, tac.number)?;
+        if tac.number < self.next || tac.number >= TAC_LIMIT || place.index_at != self.at {
             return None;
         }
         self.next = tac.number + 1;
-        self.at += tac.index_length();
-        Some(tac)
+        self.at += INDEX_HEAD + 2 * place.blocks;
+        Some((tac, place))
     }
 }
 
 /// The blocks of a TAC, read one by one.
 pub(super) struct Blocks<'a> {
-    tac: Tac<'a>,
+    tac: Tac,
+    place: Place,
     section: &'a [u8],
     block: usize,
     /// The least SNR that the next entry may have.
@@ -56,8 +58,8 @@ pub(super) struct Blocks<'a> {
 }
 
 impl<'a> Blocks<'a> {
-    pub(super) fn new(tac: Tac<'a>, section: &'a [u8]) -> Self {
-        Self { tac, section, block: 0, next: 0 }
+    pub(super) fn new(tac: Tac, place: Place, section: &'a [u8]) -> Self {
+        Self { tac, place, section, block: 0, next: 0 }
     }
 
     /// The entries of the next block, as SNR and tag, into `entries`, and how many bits it has; `None` after the last.
@@ -66,10 +68,11 @@ impl<'a> Blocks<'a> {
     /// [`BadSection`] where the block is wrong; `entries` are then those that make sense.
     pub(super) fn read(&mut self, entries: &mut Vec<(u32, Tag)>) -> Option<Result<u32, BadSection>> {
         entries.clear();
-        let key = self.tac.key(self.block)?;
+        let key = self.place.key(self.section, self.block)?;
         let first = u32::from(key) << KEY_BITS;
-        let after = self.tac.key(self.block + 1).map_or(SNRS_PER_TAC as u32, |key| u32::from(key) << KEY_BITS);
-        let bits = self.tac.block(self.section, self.block);
+        let after = self.place.key(self.section, self.block + 1);
+        let after = after.map_or(SNRS_PER_TAC as u32, |key| u32::from(key) << KEY_BITS);
+        let bits = self.place.block(self.section, self.block);
         self.block += 1;
         let Some(bits) = bits.filter(|_| first >= self.next && first < after) else { return Some(Err(block::BAD)) };
         self.next = after;
@@ -103,9 +106,9 @@ impl<'a> Iter<'a> {
             {
                 return Some(());
             }
-            let tac = self.tacs.next()?;
+            let (tac, place) = self.tacs.next()?;
             self.tac = u64::from(tac.number) * SNRS_PER_TAC;
-            self.blocks = Some(Blocks::new(tac, self.section));
+            self.blocks = Some(Blocks::new(tac, place, self.section));
         }
     }
 }

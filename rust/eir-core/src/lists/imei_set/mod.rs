@@ -7,14 +7,13 @@
 //!
 //! ```text
 //! payload    the blocks of each TAC: 128 bytes each, but the last as long as needed (`block.rs`)
-//! directory  a slot: TAC u32 (all ones: empty), place in the index in units of eight bytes u32; multiply-shift hash,
-//!            linear probing, at most half full
-//! index      a TAC: 32 bytes of head, then for each block the high bits of its first SNR u16; in rising order
-//! tail       64 bytes: IMEIs u64, TACs u32, log2 of the directory's slots u32, bytes of payload and index u64, zeros
+//! directory  a slot of 16 bytes for a TAC, below: a hash table with linear probing, at most two thirds full
+//! index      for each TAC in rising order 16 bytes of head, then for each of its blocks the high bits of its first SNR u16
+//! tail       64 bytes: IMEIs u64, TACs u32, slots u32, bytes of payload and index u64, zeros
 //! ```
 //!
-//! A look-up reads one slot, a TAC's part of the index, which are small and stay in the processor's caches, and one block:
-//! two lines next to each other that are asked for at once, about one cache miss.
+//! A look-up reads a slot, a line of the index and a block, two lines next to each other. Where a TAC's SNRs lie evenly the slot
+//! alone says nearly where the block is, so that it is asked for at once: about one cache miss is waited for.
 
 mod bits;
 mod block;
@@ -32,7 +31,7 @@ pub use self::writer::Writer;
 use super::layout::BadSection;
 use super::le::{bytes_at, prefetch, u32_at, u64_at};
 use super::tag::Tag;
-use crate::imei::{Imei, TAC_LIMIT};
+use crate::imei::{Imei, SNRS_PER_TAC, TAC_LIMIT};
 
 /// Bytes of a block that is not the last of its TAC.
 const BLOCK: usize = 128;
@@ -41,21 +40,27 @@ const VIEW: usize = BLOCK + 8;
 /// A cache line: what has more bytes begins at a multiple of it.
 const ALIGNMENT: usize = 64;
 /// Bytes of a directory slot.
-const SLOT: usize = 8;
+const SLOT: usize = 16;
 /// The TAC of an empty slot.
-const EMPTY: u32 = u32::MAX;
+const EMPTY: u64 = (1 << TAC_BITS) - 1;
+/// Bits of a slot's first number that are the TAC; above them is where its payload begins, in units of eight bytes.
+const TAC_BITS: u32 = 27;
+/// Bits of a slot's second number that are how many blocks there are; above them is where its index begins, in bytes.
+const BLOCKS_BITS: u32 = 16;
 /// Bytes of a TAC's part of the index before the keys of its blocks.
-const INDEX_HEAD: usize = 32;
-/// What the directory counts the index in.
-const INDEX_UNIT: usize = 8;
+const INDEX_HEAD: usize = 16;
+/// Bits of the second number of an index's head that are how many entries the TAC has; then four each for its code.
+const ENTRIES_BITS: u32 = 24;
+/// What the payload of a TAC begins at a multiple of.
+const UNIT: usize = 8;
 /// Bits of an SNR that are not in its key, by which the index tells blocks apart.
 const KEY_BITS: u32 = 4;
 /// Bytes of the tail.
 const TAIL: usize = 64;
-/// Zeros behind the last block: with the smallest directory and the tail, a view of it ends inside the section.
+/// Zeros behind the last block: with the tail, a view of it ends inside the section.
 const PADDING: usize = 64;
-/// Keys of a TAC that are compared one and all; in longer indexes first the right so many are looked for.
-const COMPARED: usize = 64;
+/// Keys that are compared one and all.
+const COMPARED: usize = 16;
 
 /// The section of these IMEIs, which must be in rising order.
 #[must_use]
@@ -69,87 +74,108 @@ pub fn build(imeis: impl Iterator<Item = (Imei, Tag)>) -> Vec<u8> {
     writer.finish().unwrap_or_default()
 }
 
-/// Log2 of the directory's slots: at least twice the TACs, so that probing is short and meets an empty slot.
-fn directory_bits(tacs: usize) -> u32 {
-    (2 * tacs).next_power_of_two().trailing_zeros().max(1)
+/// How many slots a directory of so many TACs has: half as many again, so that probing is short and meets an empty slot.
+fn slots(tacs: u32) -> u32 {
+    tacs + tacs / 2 + 1
 }
 
-/// The slot at which the search for a TAC starts, in a directory of `1 << bits` slots. `bits` is from 1 to 31.
+/// The slot at which the search for a TAC starts.
 #[inline]
-fn first_slot(tac: u32, bits: u32) -> usize {
+fn first_slot(tac: u32, slots: u32) -> u32 {
     // 2^32 / golden ratio: spreads the consecutive TACs that a manufacturer gets.
-    (tac.wrapping_mul(0x9e37_79b1) >> (32 - bits)) as usize
+    ((u64::from(tac.wrapping_mul(0x9e37_79b1)) * u64::from(slots)) >> 32) as u32
 }
 
-/// What the index says of a TAC.
+/// What the directory says of a TAC.
 #[derive(Clone, Copy)]
-struct Tac<'a> {
-    number: u32,
-    entries: u32,
-    payload_at: u64,
-    code: TagCode,
-    keys: &'a [[u8; 2]],
+struct Place {
+    /// Where its blocks begin in the section.
+    blocks_at: usize,
+    blocks: usize,
+    /// Where its part of the index begins in the section.
+    index_at: usize,
 }
 
-impl<'a> Tac<'a> {
+impl Place {
+    /// Where a block begins in the section.
     #[inline]
-    fn read(section: &'a [u8], at: usize) -> Option<Self> {
-        let head: &[u8; INDEX_HEAD] = bytes_at(section, at)?;
-        let blocks = u32_at(head, 24)? as usize;
-        let keys = section.get(at + INDEX_HEAD..)?.get(..2 * blocks)?;
-        let &[.., levels, width, _, _] = head;
-        // A crafted code stays within four bits.
-        let code = TagCode { order: u64_at(head, 16)?, levels: levels & 15, width: width.min(4) };
-        let (number, entries, payload_at) = (u32_at(head, 0)?, u32_at(head, 4)?, u64_at(head, 8)?);
-        Some(Self { number, entries, payload_at, code, keys: keys.as_chunks().0 })
+    fn block_at(&self, block: usize) -> usize {
+        self.blocks_at.saturating_add(BLOCK * block)
     }
 
-    /// Bytes of its part of the index.
-    fn index_length(&self) -> usize {
-        INDEX_HEAD + (2 * self.keys.len()).next_multiple_of(INDEX_UNIT)
+    #[inline]
+    fn block<'a>(&self, section: &'a [u8], block: usize) -> Option<Bits<'a>> {
+        bytes_at(section, self.block_at(block)).map(Bits)
+    }
+
+    /// Ask the processor for a block.
+    #[inline]
+    fn warm(&self, section: &[u8], block: usize) {
+        prefetch(section, self.block_at(block));
+        prefetch(section, self.block_at(block) + ALIGNMENT);
+    }
+
+    /// The block that an SNR would be in if all lay evenly.
+    #[inline]
+    fn guess(&self, snr: u32) -> usize {
+        // 2^32 / 1,000,000, a little less: below 1 as a part of 2^32.
+        (self.blocks * (snr as usize * 4294) as usize) >> 32
     }
 
     /// The key of a block.
-    fn key(&self, block: usize) -> Option<u16> {
-        self.keys.get(block).map(|key| u16::from_le_bytes(*key))
+    #[inline]
+    fn key(&self, section: &[u8], block: usize) -> Option<u16> {
+        let at = self.index_at + INDEX_HEAD + 2 * block;
+        if block < self.blocks { bytes_at(section, at).map(|key| u16::from_le_bytes(*key)) } else { None }
     }
 
     /// The block that an SNR is in if it is listed, and how far behind the block's first SNR it is.
     #[inline]
-    fn find(&self, snr: u32) -> Option<(usize, u32)> {
+    fn find(&self, section: &[u8], snr: u32) -> Option<(usize, u32)> {
         let wanted = (snr >> KEY_BITS) as u16;
         let reached = |key: &[u8; 2]| u16::from_le_bytes(*key) <= wanted;
-        let (mut start, mut keys) = (0, self.keys);
-        if keys.len() > 4 * COMPARED {
-            let (groups, _) = keys.as_chunks::<COMPARED>();
-            start = COMPARED * groups.partition_point(|[first, ..]| reached(first)).saturating_sub(1);
-            // What is left behind the last group is compared with it.
-            let end = if start + 2 * COMPARED > keys.len() { keys.len() } else { start + COMPARED };
-            keys = keys.get(start..end)?;
+        let keys_at = self.index_at + INDEX_HEAD;
+        // What is read behind the last key lies in the section too, and is not counted.
+        let start = self.guess(snr).saturating_sub(COMPARED / 2);
+        let keys: &[u8; 2 * COMPARED] = bytes_at(section, keys_at + 2 * start)?;
+        let own = (self.blocks - start) as u16;
+        // Comparing a line's worth costs less than a branch that is mispredicted.
+        let counted = |(key, place): (&[u8; 2], u16)| u16::from(reached(key)) & u16::from(place < own);
+        let before: u16 = keys.as_chunks().0.iter().zip(0..).map(counted).sum();
+        let mut after = start + usize::from(before);
+        if before == 0 || usize::from(before) == COMPARED {
+            let keys = section.get(keys_at..keys_at + 2 * self.blocks)?;
+            after = keys.as_chunks().0.partition_point(reached);
         }
-        // Comparing a few lines' worth costs less than a branch that is mispredicted.
-        let before: u16 = keys.iter().map(|key| u16::from(reached(key))).sum();
-        let block = (start + usize::from(before)).checked_sub(1)?;
-        let first = u32::from(self.key(block)?) << KEY_BITS;
+        let block = after.checked_sub(1)?;
+        let first = u32::from(self.key(section, block)?) << KEY_BITS;
         Some((block, snr.checked_sub(first)?))
     }
+}
 
-    /// Where a block begins in the section.
-    #[inline]
-    fn block_at(&self, block: usize) -> usize {
-        (self.payload_at as usize).saturating_add(BLOCK * block)
-    }
+/// What the index says of a TAC.
+#[derive(Clone, Copy)]
+struct Tac {
+    number: u32,
+    entries: u32,
+    code: TagCode,
+}
 
+impl Tac {
     #[inline]
-    fn block(&self, section: &'a [u8], block: usize) -> Option<Bits<'a>> {
-        bytes_at(section, self.block_at(block)).map(Bits)
+    fn read(section: &[u8], at: usize) -> Option<Self> {
+        let head: &[u8; INDEX_HEAD] = bytes_at(section, at)?;
+        let (number, packed, order) = (u32_at(head, 0)?, u32_at(head, 4)?, u64_at(head, 8)?);
+        // A crafted code stays within four bits.
+        let (levels, width) = ((packed >> ENTRIES_BITS & 15) as u8, (packed >> (ENTRIES_BITS + 4)).min(4) as u8);
+        Some(Self { number, entries: packed & ((1 << ENTRIES_BITS) - 1), code: TagCode { order, levels, width } })
     }
 }
 
 /// Where the parts of an IMEI section are. Look-ups are given the section's bytes each time.
 #[derive(Debug, Clone)]
 pub struct ImeiSet {
-    bits: u32,
+    slots: u32,
     directory_at: usize,
     index_at: usize,
     tail_at: usize,
@@ -165,41 +191,47 @@ impl ImeiSet {
         let cut = BadSection("shorter than its tail says");
         let tail_at = section.len().checked_sub(TAIL).ok_or(cut)?;
         let (imeis, tacs) = (u64_at(section, tail_at).ok_or(cut)?, u32_at(section, tail_at + 8).ok_or(cut)?);
-        let bits = u32_at(section, tail_at + 12).ok_or(cut)?;
-        if tacs > TAC_LIMIT || bits != directory_bits(tacs as usize) {
+        let found = u32_at(section, tail_at + 12).ok_or(cut)?;
+        if tacs > TAC_LIMIT || found != slots(tacs) {
             return Err(BadSection("the directory's size does not fit the number of TACs"));
         }
         let lengths = (u64_at(section, tail_at + 16).ok_or(cut)?, u64_at(section, tail_at + 24).ok_or(cut)?);
         let directory_at = usize::try_from(lengths.0).map_err(|_| cut)?;
-        let index_at = directory_at.checked_add(SLOT << bits).ok_or(cut)?;
+        let index_at = directory_at.checked_add(SLOT * found as usize).ok_or(cut)?;
         let index_length = usize::try_from(lengths.1).map_err(|_| cut)?;
         if index_at.checked_add(index_length) != Some(tail_at) {
             return Err(BadSection("its parts are not as long as its tail says"));
         }
-        let set = Self { bits, directory_at, index_at, tail_at, imeis };
+        let set = Self { slots: found, directory_at, index_at, tail_at, imeis };
         set.check_index(section, tacs)?;
-        set.check_directory(section, tacs)?;
         Ok(set)
     }
 
-    /// Check that the TACs' parts of the index follow each other, and name places in the payload in its order.
+    /// Check that directory and index are of the same TACs, and name places in the payload that follow each other.
     fn check_index(&self, section: &[u8], tacs: u32) -> Result<(), BadSection> {
+        let slots = section.get(self.directory_at..self.index_at).unwrap_or_default();
+        let tac_of = |slot: &[u8; SLOT]| u64_at(slot, 0).map_or(EMPTY, |first| first & EMPTY);
+        let used = slots.as_chunks::<SLOT>().0.iter().filter(|slot| tac_of(slot) != EMPTY).count();
+        if used != tacs as usize {
+            return Err(BadSection("the directory does not hold as many TACs as its tail says"));
+        }
         let mut found = Tacs::new(self, section);
-        let (mut count, mut imeis, mut end) = (0, 0u64, 0u64);
-        for tac in &mut found {
+        let (mut count, mut imeis, mut end) = (0, 0u64, 0usize);
+        for (tac, place) in &mut found {
             // The last block has eight bytes or more.
-            let least = (tac.keys.len() as u64 * BLOCK as u64).checked_sub(BLOCK as u64 - 8);
-            let bounds = least.and_then(|least| tac.payload_at.checked_add(least));
-            let padded = |end: u64| end + PADDING as u64 <= self.directory_at as u64;
-            if tac.payload_at < end || tac.entries == 0 || !bounds.is_some_and(padded) {
-                return Err(BadSection("a TAC's index leads outside the payload"));
+            let least = place.block_at(place.blocks.saturating_sub(1)).saturating_add(UNIT);
+            if place.blocks == 0 || place.blocks_at < end || least.saturating_add(PADDING) > self.directory_at {
+                return Err(BadSection("the directory leads outside the payload"));
             }
-            end = bounds.unwrap_or_default();
+            if u64::from(tac.entries) < place.blocks as u64 || u64::from(tac.entries) > SNRS_PER_TAC {
+                return Err(BadSection("a TAC cannot have so many entries"));
+            }
+            end = least;
             imeis += u64::from(tac.entries);
             count += 1;
         }
         if found.at() != self.tail_at || count != tacs {
-            return Err(BadSection("the index does not hold as many TACs as its tail says"));
+            return Err(BadSection("index and directory are not of the same TACs"));
         }
         if imeis != self.imeis {
             return Err(BadSection("not as many entries as its tail says"));
@@ -207,25 +239,7 @@ impl ImeiSet {
         Ok(())
     }
 
-    fn check_directory(&self, section: &[u8], tacs: u32) -> Result<(), BadSection> {
-        let mut used = 0;
-        let slots = section.get(self.directory_at..self.index_at).unwrap_or_default();
-        for slot in slots.as_chunks::<SLOT>().0 {
-            if u32_at(slot, 0) != Some(EMPTY) {
-                used += 1;
-                let place = u32_at(slot, 4).map_or(usize::MAX, |unit| INDEX_UNIT * unit as usize);
-                if place >= self.tail_at - self.index_at {
-                    return Err(BadSection("the directory names a TAC that the index has not"));
-                }
-            }
-        }
-        if used != tacs {
-            return Err(BadSection("the directory does not hold as many TACs as its tail says"));
-        }
-        Ok(())
-    }
-
-    /// Check the whole section: that it is what a writer makes of the IMEIs that are in it. Reads all of it.
+    /// Check the whole section: that its blocks are sound, in order and without gaps. Reads all of it.
     ///
     /// # Errors
     /// [`BadSection`] with what is wrong.
@@ -234,31 +248,26 @@ impl ImeiSet {
         let mut end = 0;
         let payload = section.get(..self.directory_at).unwrap_or_default();
         let zeros = |from: usize, to: usize| payload.get(from..to).is_some_and(|gap| gap.iter().all(|&byte| byte == 0));
-        for tac in Tacs::new(self, section) {
-            let place = tac.block_at(0);
-            if !zeros(end, place) || place - end >= ALIGNMENT {
+        for (tac, place) in Tacs::new(self, section) {
+            if !zeros(end, place.blocks_at) || place.blocks_at - end >= ALIGNMENT {
                 return Err(BadSection("the payload has gaps"));
             }
-            if self.tac(section, tac.number).is_none_or(|found| found.payload_at != tac.payload_at) {
-                return Err(BadSection("the directory does not lead to a TAC of the index"));
-            }
-            let (mut blocks, mut found) = (Blocks::new(tac, section), 0);
+            let (mut blocks, mut found) = (Blocks::new(tac, place, section), 0);
             let mut last_bits = 0;
             while let Some(read) = blocks.read(&mut entries) {
                 last_bits = read?;
-                found += entries.len();
+                found += entries.len() as u64;
                 if tac.number == 0 && entries.first().is_some_and(|&(snr, _)| snr == 0) {
                     return Err(BadSection("the number 0 is no IMEI"));
                 }
             }
-            if found as u64 != u64::from(tac.entries) {
+            if found != u64::from(tac.entries) {
                 return Err(BadSection("a TAC has not as many entries as the index says"));
             }
-            end = tac.block_at(tac.keys.len() - 1) + 8 * (last_bits as usize).div_ceil(64);
+            end = place.block_at(place.blocks - 1) + UNIT * (last_bits as usize).div_ceil(8 * UNIT);
         }
-        if self.imeis > 0 && self.directory_at != (end + PADDING).next_multiple_of(ALIGNMENT)
-            || !zeros(end, self.directory_at)
-        {
+        let padded = if self.imeis == 0 { 0 } else { (end + PADDING).next_multiple_of(ALIGNMENT) };
+        if self.directory_at != padded || !zeros(end, self.directory_at) {
             return Err(BadSection("the payload does not end behind its last block"));
         }
         Ok(())
@@ -290,59 +299,60 @@ impl ImeiSet {
 
     /// All TACs that have IMEIs, and how many, in rising order; the payload is not read.
     pub fn tacs<'a>(&'a self, section: &'a [u8]) -> impl Iterator<Item = (u32, u32)> + 'a {
-        Tacs::new(self, section).map(|tac| (tac.number, tac.entries))
+        Tacs::new(self, section).map(|(tac, _)| (tac.number, tac.entries))
     }
 
     /// The tag of an IMEI; `None` where it is not listed. `section` is what was opened.
     #[inline]
     #[must_use]
     pub fn get(&self, section: &[u8], imei: Imei) -> Option<Tag> {
-        let tac = self.tac(section, imei.tac())?;
-        let (block, offset) = tac.find(imei.snr())?;
-        // The block's other line is to come at the same time.
-        prefetch(section, tac.block_at(block) + ALIGNMENT);
-        block::find(tac.block(section, block)?, offset, &tac.code)
+        let (place, snr) = (self.place(section, imei.tac())?, imei.snr());
+        // Most often right where SNRs lie evenly; elsewhere it costs nothing that is waited for.
+        place.warm(section, place.guess(snr));
+        let (block, offset) = place.find(section, snr)?;
+        place.warm(section, block);
+        block::find(place.block(section, block)?, offset, || Tac::read(section, place.index_at).map(|tac| tac.code))
     }
 
     /// Ask the processor for what [`warm_entries`](Self::warm_entries) will read of an IMEI. Changes no answer: it lets the
     /// cache misses of several look-ups pass at the same time.
     #[inline]
     pub fn warm_index(&self, section: &[u8], imei: Imei) {
-        if let Some(at) = self.slot(section, imei.tac()) {
-            for line in 0..3 {
-                prefetch(section, at + ALIGNMENT * line);
-            }
+        if let Some(place) = self.place(section, imei.tac()) {
+            let near = place.guess(imei.snr()).saturating_sub(COMPARED / 2);
+            prefetch(section, place.index_at);
+            prefetch(section, place.index_at + INDEX_HEAD + 2 * near);
+            prefetch(section, place.index_at + INDEX_HEAD + 2 * (near + COMPARED));
         }
     }
 
     /// Ask the processor for what [`get`](Self::get) will read of an IMEI.
     #[inline]
     pub fn warm_entries(&self, section: &[u8], imei: Imei) {
-        if let Some(tac) = self.tac(section, imei.tac())
-            && let Some((block, _)) = tac.find(imei.snr())
+        if let Some(place) = self.place(section, imei.tac())
+            && let Some((block, _)) = place.find(section, imei.snr())
         {
-            prefetch(section, tac.block_at(block));
-            prefetch(section, tac.block_at(block) + ALIGNMENT);
+            place.warm(section, block);
         }
     }
 
-    /// What the index says of a TAC.
+    /// What the directory says of a TAC.
     #[inline]
-    fn tac<'a>(&self, section: &'a [u8], tac: u32) -> Option<Tac<'a>> {
-        Tac::read(section, self.slot(section, tac)?)
-    }
-
-    /// Where a TAC's part of the index begins.
-    #[inline]
-    fn slot(&self, section: &[u8], tac: u32) -> Option<usize> {
-        let slots = 1usize << self.bits;
-        let first = first_slot(tac, self.bits);
-        for step in 0..slots {
-            let at = self.directory_at + SLOT * ((first + step) & (slots - 1));
-            match u32_at(section, at)? {
-                found if found == tac => return Some(self.index_at + INDEX_UNIT * u32_at(section, at + 4)? as usize),
+    fn place(&self, section: &[u8], tac: u32) -> Option<Place> {
+        let mut slot = first_slot(tac, self.slots);
+        for _ in 0..self.slots {
+            let found: &[u8; SLOT] = bytes_at(section, self.directory_at + SLOT * slot as usize)?;
+            let (first, second) = (u64_at(found, 0)?, u64_at(found, 8)?);
+            match first & EMPTY {
+                number if number == u64::from(tac) => {
+                    return Some(Place {
+                        blocks_at: UNIT * (first >> TAC_BITS) as usize,
+                        blocks: (second & ((1 << BLOCKS_BITS) - 1)) as usize,
+                        index_at: self.index_at + (second >> BLOCKS_BITS) as usize,
+                    });
+                }
                 EMPTY => return None,
-                _ => {}
+                _ => slot = if slot + 1 == self.slots { 0 } else { slot + 1 },
             }
         }
         None

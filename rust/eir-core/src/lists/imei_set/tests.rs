@@ -167,7 +167,7 @@ fn a_crafted_directory_without_an_empty_slot_ends() {
     let mut section = section(&Model::from([(TAC + 1, 1)]));
     let set = ImeiSet::open(&section).unwrap();
     for slot in section[set.directory_at..set.index_at].chunks_mut(SLOT) {
-        slot[..4].fill(7);
+        slot[..8].fill(7);
     }
     assert_eq!(set.get(&section, Imei::from_number(1).unwrap()), None);
     assert!(ImeiSet::open(&section).is_err());

@@ -8,7 +8,10 @@ use std::io::{self, Write};
 use super::bits::BitWriter;
 use super::pack::{self, Entry, RANK_BITS};
 use super::tag_code::TagCode;
-use super::{ALIGNMENT, BLOCK, EMPTY, INDEX_HEAD, INDEX_UNIT, KEY_BITS, PADDING, TAIL, directory_bits, first_slot};
+use super::{
+    ALIGNMENT, BLOCK, BLOCKS_BITS, EMPTY, ENTRIES_BITS, KEY_BITS, PADDING, SLOT, TAC_BITS, TAIL, UNIT, first_slot,
+    slots,
+};
 use crate::imei::Imei;
 use crate::lists::tag::Tag;
 
@@ -23,8 +26,8 @@ pub struct Writer<W: Write> {
     /// The entries of the last IMEI's TAC: SNR, then four bits of tag.
     entries: Vec<Entry>,
     index: Vec<u8>,
-    /// Every TAC and where it is in the index.
-    places: Vec<(u32, u64)>,
+    /// The directory's slot of every TAC.
+    slots: Vec<(u32, [u8; SLOT])>,
     bits: BitWriter,
     blocks: Vec<u8>,
 }
@@ -39,7 +42,7 @@ impl<W: Write> Writer<W> {
             last: None,
             entries: Vec::new(),
             index: Vec::new(),
-            places: Vec::new(),
+            slots: Vec::new(),
             bits: BitWriter::default(),
             blocks: Vec::new(),
         }
@@ -67,24 +70,23 @@ impl<W: Write> Writer<W> {
     /// Write what is left: the section's small parts. Gives back what it was written to.
     ///
     /// # Errors
-    /// What is written to has failed; or the index has grown over 32 GiB.
+    /// What is written to has failed.
     pub fn finish(mut self) -> io::Result<W> {
         if let Some(last) = self.last {
             self.write_tac(last.tac())?;
             self.write_zeros(PADDING)?;
             self.align(ALIGNMENT)?;
         }
-        let bits = directory_bits(self.places.len());
-        for (tac, place) in directory(&self.places, bits) {
-            let unit = u32::try_from(place / INDEX_UNIT as u64).map_err(io::Error::other)?;
-            self.out.write_all(&tac.to_le_bytes())?;
-            self.out.write_all(&unit.to_le_bytes())?;
+        // There are fewer TACs than 2^27.
+        let tacs = self.slots.len() as u32;
+        for slot in directory(&self.slots, slots(tacs)) {
+            self.out.write_all(&slot)?;
         }
         self.out.write_all(&self.index)?;
         let mut tail = Vec::with_capacity(TAIL);
         tail.extend(self.imeis.to_le_bytes());
-        tail.extend((self.places.len() as u32).to_le_bytes());
-        tail.extend(bits.to_le_bytes());
+        tail.extend(tacs.to_le_bytes());
+        tail.extend(slots(tacs).to_le_bytes());
         tail.extend(self.at.to_le_bytes());
         tail.extend((self.index.len() as u64).to_le_bytes());
         tail.resize(TAIL, 0);
@@ -107,11 +109,14 @@ impl<W: Write> Writer<W> {
             *entry = *entry ^ tag | u32::from(ranks.get(tag as usize).copied().unwrap_or_default());
         }
 
-        let place = self.index.len();
-        self.index.resize(place + INDEX_HEAD, 0);
+        let index_at = self.index.len() as u64;
+        let code_bits = u32::from(code.levels) | u32::from(code.width) << 4;
+        self.index.extend(tac.to_le_bytes());
+        self.index.extend((self.entries.len() as u32 | code_bits << ENTRIES_BITS).to_le_bytes());
+        self.index.extend(code.order.to_le_bytes());
         self.blocks.clear();
         let mut rest = self.entries.as_slice();
-        let mut blocks = 0u32;
+        let mut blocks = 0u64;
         while let Some(&first) = rest.first() {
             self.blocks.resize(blocks as usize * BLOCK, 0);
             self.index.extend(((pack::snr(first) >> KEY_BITS) as u16).to_le_bytes());
@@ -121,22 +126,16 @@ impl<W: Write> Writer<W> {
             rest = rest.get(taken.max(1)..).unwrap_or_default();
             blocks += 1;
         }
-        self.index.resize(self.index.len().next_multiple_of(INDEX_UNIT), 0);
         if self.blocks.len() > ALIGNMENT {
             self.align(ALIGNMENT)?;
         }
-
-        let mut head = Vec::with_capacity(INDEX_HEAD);
-        head.extend(tac.to_le_bytes());
-        head.extend((self.entries.len() as u32).to_le_bytes());
-        head.extend(self.at.to_le_bytes());
-        head.extend(code.order.to_le_bytes());
-        head.extend(blocks.to_le_bytes());
-        head.extend([code.levels, code.width, 0, 0]);
-        if let Some(space) = self.index.get_mut(place..place + INDEX_HEAD) {
-            space.copy_from_slice(&head);
-        }
-        self.places.push((tac, place as u64));
+        let first = u64::from(tac) | self.at / UNIT as u64 * (1 << TAC_BITS);
+        let second = blocks | index_at << BLOCKS_BITS;
+        let mut slot = [0; SLOT];
+        let (low, high) = slot.split_at_mut(8);
+        low.copy_from_slice(&first.to_le_bytes());
+        high.copy_from_slice(&second.to_le_bytes());
+        self.slots.push((tac, slot));
         self.out.write_all(&self.blocks)?;
         self.at += self.blocks.len() as u64;
         self.entries.clear();
@@ -153,18 +152,16 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// The directory's slots: TAC and place in the index.
-fn directory(places: &[(u32, u64)], bits: u32) -> Vec<(u32, u64)> {
-    let mask = (1usize << bits) - 1;
-    let mut slots = vec![(EMPTY, 0); mask + 1];
-    for &(tac, place) in places {
-        let mut at = first_slot(tac, bits);
-        while slots.get(at).is_some_and(|slot| slot.0 != EMPTY) {
-            at = (at + 1) & mask;
-        }
-        if let Some(slot) = slots.get_mut(at) {
-            *slot = (tac, place);
+/// The directory: every TAC's slot at the first free place from where its search starts.
+fn directory(tacs: &[(u32, [u8; SLOT])], slots: u32) -> Vec<[u8; SLOT]> {
+    let mut empty = [0; SLOT];
+    empty.split_at_mut(8).0.copy_from_slice(&EMPTY.to_le_bytes());
+    let mut directory = vec![empty; slots as usize];
+    for (tac, slot) in tacs {
+        let (before, from) = directory.split_at_mut(first_slot(*tac, slots) as usize);
+        if let Some(free) = from.iter_mut().chain(before).find(|slot| **slot == empty) {
+            *free = *slot;
         }
     }
-    slots
+    directory
 }
