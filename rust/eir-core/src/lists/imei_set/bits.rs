@@ -12,43 +12,52 @@ const BYTES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
 /// A block's bytes, and a word beyond, so that any eight of them can be read at once.
+///
+/// `BMI2` says that the processor has that, and popcnt: only code that is compiled for both may say so. What a look-up calls is
+/// always inlined, so that it is compiled for what its caller is.
 #[derive(Clone, Copy)]
-pub(super) struct Bits<'a>(pub(super) &'a [u8; VIEW]);
+pub(super) struct Bits<'a, const BMI2: bool>(pub(super) &'a [u8; VIEW]);
 
-impl Bits<'_> {
-    /// The number of `width` bits at the place; `width` is at most 56.
-    #[inline]
+impl<const BMI2: bool> Bits<'_, BMI2> {
+    /// The number of `width` bits at the place; `width` is at most 32.
+    #[inline(always)]
     pub(super) fn get(self, at: u32, width: u32) -> u32 {
         (self.word(at) & ((1 << width) - 1)) as u32
     }
 
     /// Whether the bit at the place is set.
-    #[inline]
+    #[inline(always)]
     pub(super) fn one(self, at: u32) -> bool {
         self.word(at) & 1 == 1
     }
 
+    /// How many bits one after the other from the place on are set, as far as they are looked at: [`WORD`] of them.
+    #[inline(always)]
+    pub(super) fn run(self, at: u32) -> u32 {
+        (!self.word(at)).trailing_zeros().min(WORD)
+    }
+
     /// How many of `count` bits from the place on are set.
-    #[inline]
+    #[inline(always)]
     pub(super) fn ones(self, mut at: u32, mut count: u32) -> u32 {
         let mut ones = 0;
         while count > WORD {
-            ones += self.get_long(at, WORD).count_ones();
+            ones += (self.word(at) & ((1 << WORD) - 1)).count_ones();
             at += WORD;
             count -= WORD;
         }
-        ones + self.get_long(at, count).count_ones()
+        ones + (self.word(at) & ((1 << count) - 1)).count_ones()
     }
 
     /// The place just after the zero number `nth`, from 1, of the `count` bits from `at` on; relative to `at`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn after_zero(self, at: u32, count: u32, mut nth: u32) -> Option<u32> {
         let mut passed = 0;
         while passed < count {
             let zeros = !self.word(at + passed) & ((1 << WORD) - 1);
             let found = zeros.count_ones();
             if nth <= found {
-                let after = passed + select(zeros, nth - 1) + 1;
+                let after = passed + select::<BMI2>(zeros, nth - 1) + 1;
                 return (after <= count).then_some(after);
             }
             nth -= found;
@@ -57,24 +66,24 @@ impl Bits<'_> {
         None
     }
 
-    #[inline]
-    fn get_long(self, at: u32, width: u32) -> u64 {
-        self.word(at) & ((1 << width) - 1)
-    }
-
     /// At least 57 bits from the place on.
-    #[inline]
+    #[inline(always)]
     fn word(self, at: u32) -> u64 {
         u64_at(self.0, (at >> 3) as usize).unwrap_or(0) >> (at & 7)
     }
 }
 
 /// Bits that are read at once.
-const WORD: u32 = 56;
+pub(super) const WORD: u32 = 56;
 
 /// The place of the set bit number `nth`, from 0, of a word that has more than so many.
-#[inline]
-fn select(word: u64, nth: u32) -> u32 {
+#[inline(always)]
+fn select<const BMI2: bool>(word: u64, nth: u32) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if BMI2 {
+        // SAFETY: the processor has the instruction, or nobody may have said so.
+        return unsafe { std::arch::x86_64::_pdep_u64(1 << (nth & 63), word) }.trailing_zeros();
+    }
     let nth = u64::from(nth);
     // The ones of each byte and those before it; then how many bytes end before the wanted one.
     let pairs = word - (word >> 1 & 0x5555_5555_5555_5555);
@@ -148,7 +157,7 @@ mod tests {
             writer.finish(&mut bytes);
             prop_assert_eq!(bytes.len() % 8, 0);
             bytes.resize(VIEW, 0);
-            let bits = Bits(bytes.first_chunk().unwrap());
+            let bits = Bits::<false>(bytes.first_chunk().unwrap());
             let mut at = 0;
             for (number, width) in numbers {
                 prop_assert_eq!(u64::from(bits.get(at, width)), u64::from(number) & ((1 << width) - 1));
@@ -159,7 +168,7 @@ mod tests {
         #[test]
         fn ones_and_zeros_are_counted(bytes in any::<[[u8; 8]; 17]>(), at in 0u32..1024, count in 0u32..1024) {
             let bytes = bytes.concat();
-            let bits = Bits(bytes.first_chunk().unwrap());
+            let bits = Bits::<false>(bytes.first_chunk().unwrap());
             let count = count.min(1024 - at);
             let places: Vec<u32> = (at..at + count).filter(|&place| bits.one(place)).collect();
             prop_assert_eq!(bits.ones(at, count), places.len() as u32);
@@ -173,7 +182,7 @@ mod tests {
 
     #[test]
     fn outside_the_view_there_are_zeros() {
-        let bits = Bits(&[0xff; VIEW]);
+        let bits = Bits::<false>(&[0xff; VIEW]);
         assert_eq!((bits.get(u32::MAX - 64, 32), bits.one(1 << 20)), (0, false));
         assert_eq!(bits.ones(1 << 20, 1000), 0);
     }

@@ -21,7 +21,7 @@
 //! A sorted list (Elias-Fano): each number is split. The high parts come first, as a string of bits: for each number in order a one, with as many
 //! zeros before it in all as its high part says. Then the low parts, of fixed width.
 
-use super::bits::Bits;
+use super::bits::{Bits, WORD};
 use super::tag_code::{TagCode, Tags};
 use crate::lists::layout::BadSection;
 use crate::lists::tag::Tag;
@@ -47,45 +47,51 @@ impl List {
         self.count << 3 | self.low << 13 | self.highs << 18
     }
 
-    #[inline]
+    #[inline(always)]
     fn unpack(head: u32) -> Self {
         Self { count: head >> 3 & 1023, low: head >> 13 & 31, highs: head >> 18 & 1023 }
     }
 
     /// How many bits it has.
-    #[inline]
+    #[inline(always)]
     pub(super) fn bits(&self) -> u32 {
         self.highs + self.count * self.low
     }
 
     /// The place of a number in the list at `at`; where it is not there, how many are below it.
-    #[inline]
-    fn search(&self, bits: Bits<'_>, at: u32, number: u32) -> Result<u32, u32> {
+    #[inline(always)]
+    fn search<const BMI2: bool>(&self, bits: Bits<'_, BMI2>, at: u32, number: u32) -> Result<u32, u32> {
         let high = number >> self.low;
         let after = if high == 0 { Some(0) } else { bits.after_zero(at, self.highs, high) };
         let Some(mut place) = after else { return Err(self.count) };
         let mut nth = place.saturating_sub(high);
         let wanted = number & ((1 << self.low) - 1);
-        while place < self.highs && bits.one(at + place) {
-            let found = bits.get(at + self.highs + nth * self.low, self.low);
-            if found >= wanted {
-                return if found == wanted { Ok(nth) } else { Err(nth) };
+        loop {
+            let run = bits.run(at + place);
+            for _ in 0..run.min(self.highs.saturating_sub(place)) {
+                let found = bits.get(at + self.highs + nth * self.low, self.low);
+                if found >= wanted {
+                    return if found == wanted { Ok(nth) } else { Err(nth) };
+                }
+                nth += 1;
             }
-            (place, nth) = (place + 1, nth + 1);
+            place += run;
+            if run < WORD || place >= self.highs {
+                return Err(nth);
+            }
         }
-        Err(nth)
     }
 
     /// The numbers of the list at `at`, as many as the high parts say.
-    #[inline]
-    fn numbers(self, bits: Bits<'_>, at: u32) -> impl Iterator<Item = u64> {
+    #[inline(always)]
+    fn numbers(self, bits: Bits<'_, false>, at: u32) -> impl Iterator<Item = u64> {
         (0..self.highs).filter(move |&place| bits.one(at + place)).zip(0..).map(move |(place, nth)| {
             u64::from(place - nth) << self.low | u64::from(bits.get(at + self.highs + nth * self.low, self.low))
         })
     }
 
     /// Whether its high parts are those of so many numbers, and no longer.
-    fn is_sound(&self, bits: Bits<'_>, at: u32) -> bool {
+    fn is_sound(&self, bits: Bits<'_, false>, at: u32) -> bool {
         bits.ones(at, self.highs) == self.count && (self.highs == 0 || bits.one(at + self.highs - 1))
     }
 }
@@ -105,20 +111,20 @@ pub(super) struct Runs {
 
 impl Runs {
     /// Where the runs begin.
-    #[inline]
+    #[inline(always)]
     fn at(&self) -> u32 {
         if self.missing.is_some() { 2 * HEAD } else { HEAD }
     }
 
     /// Where it begins what follows them.
-    #[inline]
+    #[inline(always)]
     pub(super) fn end(&self) -> u32 {
         self.at() + self.count * (self.gap + self.length)
     }
 
     /// Of each run the offset of its first SNR and its length.
-    #[inline]
-    fn of(self, bits: Bits<'_>) -> impl Iterator<Item = (u32, u32)> {
+    #[inline(always)]
+    fn of<const BMI2: bool>(self, bits: Bits<'_, BMI2>) -> impl Iterator<Item = (u32, u32)> {
         let mut end = 0u32;
         (0..self.count).map(move |run| {
             let at = self.at() + run * (self.gap + self.length);
@@ -130,8 +136,8 @@ impl Runs {
     }
 
     /// The place of an offset among the entries, and where the tags begin.
-    #[inline]
-    fn find(self, bits: Bits<'_>, offset: u32) -> Option<(u32, u32)> {
+    #[inline(always)]
+    fn find<const BMI2: bool>(self, bits: Bits<'_, BMI2>, offset: u32) -> Option<(u32, u32)> {
         let (mut place, mut total) = (None, 0u32);
         for (start, length) in self.of(bits) {
             if let Some(inside) = offset.checked_sub(start)
@@ -186,8 +192,8 @@ impl Head {
         }
     }
 
-    #[inline]
-    fn unpack(bits: Bits<'_>) -> Self {
+    #[inline(always)]
+    fn unpack<const BMI2: bool>(bits: Bits<'_, BMI2>) -> Self {
         let head = bits.get(0, HEAD);
         let form = match head & 3 {
             0 => Form::Sparse(List::unpack(head)),
@@ -204,8 +210,12 @@ impl Head {
 
 /// The tag of the SNR that lies `offset` behind the block's first; `None` where it is not listed. The TAC's code is asked for
 /// when it is.
-#[inline]
-pub(super) fn find(bits: Bits<'_>, offset: u32, code: impl FnOnce() -> Option<TagCode>) -> Option<Tag> {
+#[inline(always)]
+pub(super) fn find<const BMI2: bool>(
+    bits: Bits<'_, BMI2>,
+    offset: u32,
+    code: impl FnOnce() -> Option<TagCode>,
+) -> Option<Tag> {
     let head = Head::unpack(bits);
     let (nth, tags_at) = match head.form {
         Form::Sparse(list) => (list.search(bits, HEAD, offset).ok()?, HEAD + list.bits()),
@@ -226,7 +236,12 @@ pub(super) const BAD: BadSection = BadSection("a block is not what its head says
 /// # Errors
 /// [`BadSection`] where the block is wrong, or has an offset that is not below `limit`; what was appended by then are rising
 /// offsets below it.
-pub(super) fn read(bits: Bits<'_>, limit: u32, code: &TagCode, out: &mut Vec<(u32, Tag)>) -> Result<u32, BadSection> {
+pub(super) fn read(
+    bits: Bits<'_, false>,
+    limit: u32,
+    code: &TagCode,
+    out: &mut Vec<(u32, Tag)>,
+) -> Result<u32, BadSection> {
     let head = Head::unpack(bits);
     let (at, entries) = match head.form {
         Form::Sparse(list) if list.is_sound(bits, HEAD) => (HEAD + list.bits(), list.count),
@@ -278,7 +293,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    #[inline]
+    #[inline(always)]
     fn entry(&mut self, offset: u32) -> Result<(), BadSection> {
         if offset < self.next || offset >= self.limit || self.left == 0 {
             return Err(BAD);
@@ -293,7 +308,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn runs(&mut self, bits: Bits<'_>, runs: Runs) -> Result<(), BadSection> {
+    fn runs(&mut self, bits: Bits<'_, false>, runs: Runs) -> Result<(), BadSection> {
         let at = runs.end();
         let mut missing = runs.missing.map(|list| list.numbers(bits, at).peekable());
         let mut place = 0u32;

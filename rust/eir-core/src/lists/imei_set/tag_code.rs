@@ -41,7 +41,7 @@ impl TagCode {
     }
 
     /// The tag of that rank; of the ranks from 16 on, which only a crafted section has, any.
-    #[inline]
+    #[inline(always)]
     pub(super) fn tag(&self, rank: u32) -> Tag {
         Tag::from_low_bits(self.order >> (rank % 16 * 4))
     }
@@ -70,8 +70,14 @@ impl TagCode {
     }
 
     /// The tag of the entry number `nth`, from 0, of `count` whose tags begin at `at`.
-    #[inline]
-    pub(super) fn read(&self, bits: Bits<'_>, mut at: u32, mut count: u32, mut nth: u32) -> Tag {
+    #[inline(always)]
+    pub(super) fn read<const BMI2: bool>(
+        &self,
+        bits: Bits<'_, BMI2>,
+        mut at: u32,
+        mut count: u32,
+        mut nth: u32,
+    ) -> Tag {
         for level in 0..u32::from(self.levels) {
             if !bits.one(at + nth) {
                 return self.tag(level);
@@ -88,7 +94,7 @@ impl TagCode {
 /// The tags of a block, one after the other.
 pub(super) struct Tags<'a> {
     code: TagCode,
-    bits: Bits<'a>,
+    bits: Bits<'a, false>,
     /// Where the next bit of each level is, and behind them the next number of fixed width.
     next: [u32; Tag::LIMIT + 1],
     end: u32,
@@ -96,7 +102,7 @@ pub(super) struct Tags<'a> {
 
 impl<'a> Tags<'a> {
     /// The tags of `count` entries, which begin at `at`.
-    pub(super) fn new(code: TagCode, bits: Bits<'a>, at: u32, count: u32) -> Self {
+    pub(super) fn new(code: TagCode, bits: Bits<'a, false>, at: u32, count: u32) -> Self {
         let mut next = [0; Tag::LIMIT + 1];
         let (mut at, mut count) = (at, count);
         for place in next.iter_mut().take(usize::from(code.levels)) {
@@ -173,7 +179,7 @@ mod tests {
             let mut bytes = Vec::new();
             writer.finish(&mut bytes);
             bytes.resize(VIEW.max(bytes.len()), 0);
-            let bits = Bits(bytes.first_chunk().unwrap());
+            let bits = Bits::<false>(bytes.first_chunk().unwrap());
             let mut tags = Tags::new(code, bits, 3, 60);
             assert_eq!(tags.end(), 3 + ranks.iter().map(|&rank| code.bits(rank)).sum::<u32>());
             for (nth, &rank) in (0..).zip(&ranks) {
