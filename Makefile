@@ -1,5 +1,6 @@
-# make demo: set up and show the main job.  make test: everything that must hold.  make lint, bench, fuzz, faults, demo-certs.
-.PHONY: demo demo-certs test lint format build wheel unit fuzz faults bench clean
+# make demo: set up and show the main job.  make test: everything that must hold.  make lint, bench, bench-long,
+# fuzz, faults, demo-certs.
+.PHONY: demo demo-certs test lint format build wheel unit fuzz faults bench bench-long clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -42,6 +43,10 @@ faults: build
 
 bench: build
 	$(BIN)/python -m benchmarks
+
+# What takes long: a billion IMEIs.
+bench-long: build
+	$(BIN)/python -m benchmarks long
 
 build: .venv/installed .venv/native
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 
-from benchmarks import timers
+from benchmarks import encoding, timers
 from benchmarks.diameter import diameter
 from benchmarks.figure import Figure
 from benchmarks.messages import messages
@@ -103,4 +103,16 @@ def first_attach(stage: Stage) -> Iterator[Figure]:
     yield Figure("first_attach_hold_timeouts", timeouts, "count", ("<=", 0))
 
 
-ALL = (lists, answer, start, tcp, diameter, disturbed, first_attach, *timers.main_figures(), messages)
+ALL = (
+    lists,
+    encoding.encoding,
+    answer,
+    start,
+    tcp,
+    diameter,
+    disturbed,
+    first_attach,
+    *timers.main_figures(),
+    messages,
+)
+LONG = (encoding.long,)

@@ -13,7 +13,7 @@ use crate::UnixTime;
 /// First bytes of a snapshot file.
 const MAGIC: &[u8; 8] = b"EIRLISTS";
 /// Version of the whole format; any change of any section's encoding raises it.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Sections start at multiples of this: a cache line.
 const ALIGNMENT: usize = 64;
 /// Where the section table starts: after magic, version, section count, file length, sequence, two times, eight counts.

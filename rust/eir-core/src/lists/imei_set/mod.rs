@@ -119,7 +119,7 @@ impl Place {
     #[inline]
     fn guess(&self, snr: u32) -> usize {
         // 2^32 / 1,000,000, a little less: below 1 as a part of 2^32.
-        (self.blocks * (snr as usize * 4294) as usize) >> 32
+        (self.blocks * snr as usize * 4294) >> 32
     }
 
     /// The key of a block.
@@ -336,8 +336,9 @@ impl ImeiSet {
         let (place, snr) = (self.place(section, imei.tac())?, imei.snr());
         // Most often right where SNRs lie evenly; elsewhere it costs nothing that is waited for.
         place.warm(section, place.guess(snr));
+        prefetch(section, place.index_at);
         let (block, offset) = place.find(section, snr)?;
-        place.warm(section, block);
+        prefetch(section, place.block_at(block) + ALIGNMENT);
         let bits = place.block::<BMI2>(section, block)?;
         block::find(bits, offset, || Tac::read(section, place.index_at).map(|tac| tac.code))
     }

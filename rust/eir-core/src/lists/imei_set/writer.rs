@@ -106,7 +106,7 @@ impl<W: Write> Writer<W> {
         let ranks = code.ranks();
         for entry in &mut self.entries {
             let tag = *entry & ((1 << RANK_BITS) - 1);
-            *entry = *entry ^ tag | u32::from(ranks.get(tag as usize).copied().unwrap_or_default());
+            *entry = (*entry ^ tag) | u32::from(ranks.get(tag as usize).copied().unwrap_or_default());
         }
 
         let index_at = self.index.len() as u64;
