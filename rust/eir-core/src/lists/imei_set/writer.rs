@@ -105,8 +105,8 @@ impl<W: Write> Writer<W> {
         let code = TagCode::for_counts(&counts);
         let ranks = code.ranks();
         for entry in &mut self.entries {
-            let tag = *entry & ((1 << RANK_BITS) - 1);
-            *entry = (*entry ^ tag) | u32::from(ranks.get(tag as usize).copied().unwrap_or_default());
+            let (snr, tag) = (*entry >> RANK_BITS, *entry & ((1 << RANK_BITS) - 1));
+            *entry = snr << RANK_BITS | u32::from(ranks.get(tag as usize).copied().unwrap_or_default());
         }
 
         let index_at = self.index.len() as u64;
