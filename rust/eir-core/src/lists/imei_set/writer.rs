@@ -129,8 +129,8 @@ impl<W: Write> Writer<W> {
         if self.blocks.len() > ALIGNMENT {
             self.align(ALIGNMENT)?;
         }
-        let first = u64::from(tac) | self.at / UNIT as u64 * (1 << TAC_BITS);
-        let second = blocks | index_at << BLOCKS_BITS;
+        let first = u64::from(tac) | ((self.at / UNIT as u64) << TAC_BITS);
+        let second = blocks | (index_at << BLOCKS_BITS);
         let mut slot = [0; SLOT];
         let (low, high) = slot.split_at_mut(8);
         low.copy_from_slice(&first.to_le_bytes());
