@@ -1,7 +1,7 @@
 //! Sets of IMEIs as large as a country's, in the two shapes that the encoding is measured on.
 //!
-//! Everything about a TAC follows from the seed and the TAC's number, so that who writes a set and who asks about it agree
-//! without sharing anything, and no program holds more than a few TACs.
+//! Everything about a TAC follows from the seed and the TAC's number, so that who writes a set and who asks about it
+//! agree without sharing anything, and no program holds more than a few TACs.
 
 use std::str::FromStr;
 

@@ -1,12 +1,13 @@
 //! Looking IMEIs up in a mapped section that `test_set` has written.
 //!
-//! `lookup --section FILE --shape uniform|clustered --imeis N [--tacs N] [--seed N] [--probes N]`, of the same set: prints one JSON
-//! line. `start_s` is from before the file is mapped to after the first answer. Then the section is checked, which also brings
-//! it into memory; then walked; then asked in random order, one IMEI after the other, every other one not listed but of a TAC that is.
-//! Reading the clock costs a good part of a look-up's time, so times are taken over groups of eight and divided. Three
-//! kinds of groups take turns: `lookup_ns_p50`, look-ups alone; `grouped_ns_p50`, asked for in advance as a node does for requests
-//! that came together; `memory_ns_p50`, no look-ups but one byte of the section at random, each read waiting for the one before: what this
-//! machine takes for a cache miss, which no look-up can be without.
+//! `lookup --section FILE --shape uniform|clustered --imeis N [--tacs N] [--seed N] [--probes N]`, of the same set:
+//! prints one JSON line. `start_s` is from before the file is mapped to after the first answer. Then the section is
+//! checked, which also brings it into memory; then walked; then asked in random order, one IMEI after the other, every
+//! other one not listed but of a TAC that is. Reading the clock costs a good part of a look-up's time, so times are
+//! taken over groups of eight and divided. Three kinds of groups take turns: `lookup_ns_p50`, look-ups alone;
+//! `grouped_ns_p50`, asked for in advance as a node does for requests that came together; `memory_ns_p50`, no look-ups
+//! but one byte of the section at random, each read waiting for the one before: what this machine takes for a cache
+//! miss, which no look-up can be without.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -118,8 +119,8 @@ fn main() {
     let [mut single, mut grouped, mut memory] = times;
     assert!(found.abs_diff(asked / 2) <= 2 * GROUP, "{found} of {asked} found");
     println!(
-        "{{\"lookup_ns_p50\": {:.1}, \"lookup_ns_p99\": {:.1}, \"grouped_ns_p50\": {:.1}, \"memory_ns_p50\": {:.1}, \"start_s\": {:.4}, \
-         \"check_s\": {:.2}, \"walked_per_s\": {:.0}}}",
+        "{{\"lookup_ns_p50\": {:.1}, \"lookup_ns_p99\": {:.1}, \"grouped_ns_p50\": {:.1}, \"memory_ns_p50\": {:.1}, \
+         \"start_s\": {:.4}, \"check_s\": {:.2}, \"walked_per_s\": {:.0}}}",
         at(&mut single, 0.5),
         at(&mut single, 0.99),
         at(&mut grouped, 0.5),

@@ -1,8 +1,9 @@
 //! Writes a set of IMEIs as large as a country's.
 //!
-//! `test_set --shape uniform|clustered --imeis N [--tacs N] [--seed N] [--section FILE] [--csv FILE [--shuffled]]`: as the IMEI
-//! section of a snapshot, or as a list file of the node's own format, or both. Shuffled, the TACs come in any order, and the rows
-//! of 256 TACs at a time among each other. Prints one JSON line with the section's bytes and the set's entropy in bytes.
+//! `test_set --shape uniform|clustered --imeis N [--tacs N] [--seed N] [--section FILE] [--csv FILE [--shuffled]]`: as
+//! the IMEI section of a snapshot, or as a list file of the node's own format, or both. Shuffled, the TACs come in any
+//! order, and the rows of 256 TACs at a time among each other. Prints one JSON line with the section's bytes and the
+//! set's entropy in bytes.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

@@ -1,7 +1,7 @@
 //! Numbers and sets of single bits in a block, and writing them.
 //!
-//! Its one job: bits, the low ones of a byte first. The block's reader and writer call it. It never trusts a place: what
-//! lies outside the block's view reads as zeros.
+//! Its one job: bits, the low ones of a byte first. The block's reader and writer call it. It never trusts a place:
+//! what lies outside the block's view reads as zeros.
 
 use super::VIEW;
 use crate::lists::le::u64_at;
@@ -13,8 +13,8 @@ const HIGHS: u64 = 0x8080_8080_8080_8080;
 
 /// A block's bytes, and a word beyond, so that any eight of them can be read at once.
 ///
-/// `BMI2` says that the processor has that, and popcnt: only code that is compiled for both may say so. What a look-up calls is
-/// always inlined, so that it is compiled for what its caller is.
+/// `BMI2` says that the processor has that, and popcnt: only code that is compiled for both may say so. What a look-up
+/// calls is always inlined, so that it is compiled for what its caller is.
 #[derive(Clone, Copy)]
 pub(super) struct Bits<'a, const BMI2: bool>(pub(super) &'a [u8; VIEW]);
 

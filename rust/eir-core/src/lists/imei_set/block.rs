@@ -1,7 +1,7 @@
 //! A block: the listed SNRs of a part of a TAC, with their tags, in at most two cache lines.
 //!
-//! Its one job: find an SNR in a block, and give all of them. Look-ups and the iterator call it; `pack.rs` writes what is read
-//! here. It reads nothing but the block's view, and a crafted block gives wrong answers in bounded time.
+//! Its one job: find an SNR in a block, and give all of them. Look-ups and the iterator call it; `pack.rs` writes what
+//! is read here. It reads nothing but the block's view, and a crafted block gives wrong answers in bounded time.
 //!
 //! A block begins with a head of 32 bits:
 //!
@@ -14,12 +14,12 @@
 //! less some   32 bits more: bits 3-12 how many are missing, 13-17 and 18-27 as in sparse
 //! ```
 //!
-//! *Sparse*: the entries' offsets from the block's first SNR as a sorted list. *Runs*: for each the gap since the end of the
-//! run before, and its length less one; then either a bit for each SNR of every run, whether it is listed, or a sorted list
-//! of those that are not, counted through all runs. Then come the tags.
+//! *Sparse*: the entries' offsets from the block's first SNR as a sorted list. *Runs*: for each the gap since the end
+//! of the run before, and its length less one; then either a bit for each SNR of every run, whether it is listed, or a
+//! sorted list of those that are not, counted through all runs. Then come the tags.
 //!
-//! A sorted list (Elias-Fano): each number is split. The high parts come first, as a string of bits: for each number in order a one, with as many
-//! zeros before it in all as its high part says. Then the low parts, of fixed width.
+//! A sorted list (Elias-Fano): each number is split. The high parts come first, as a string of bits: for each number in
+//! order a one, with as many zeros before it in all as its high part says. Then the low parts, of fixed width.
 
 use super::bits::{Bits, WORD};
 use super::tag_code::{TagCode, Tags};
@@ -208,8 +208,8 @@ impl Head {
     }
 }
 
-/// The tag of the SNR that lies `offset` behind the block's first; `None` where it is not listed. The TAC's code is asked for
-/// when it is.
+/// The tag of the SNR that lies `offset` behind the block's first; `None` where it is not listed. The TAC's code is
+/// asked for when it is.
 #[inline(always)]
 pub(super) fn find<const BMI2: bool>(
     bits: Bits<'_, BMI2>,
@@ -233,9 +233,8 @@ pub(super) const BAD: BadSection = BadSection("a block is not what its head says
 
 /// Append all entries of a block, as offset and tag, in rising order; gives how many bits the block has.
 ///
-/// # Errors
-/// [`BadSection`] where the block is wrong, or has an offset that is not below `limit`; what was appended by then are rising
-/// offsets below it.
+/// # Errors [`BadSection`] where the block is wrong, or has an offset that is not below `limit`; what was appended by
+/// then are rising offsets below it.
 pub(super) fn read(
     bits: Bits<'_, false>,
     limit: u32,

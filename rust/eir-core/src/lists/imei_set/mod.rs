@@ -1,19 +1,19 @@
 //! The encoding of the IMEI section: near to what information theory allows, read where it is mapped.
 //!
-//! Its one job: write the section ([`Writer`], [`build`]), look IMEIs up in it and walk it. The builder and the snapshot
-//! call it; no other module knows the encoding (docs/formats.md has it bit by bit, docs/decisions/0010 says why it is so). It never
-//! parses the section into memory of its own: it reads from the mapped bytes, and a crafted section gives wrong answers,
-//! never a panic or an endless loop.
+//! Its one job: write the section ([`Writer`], [`build`]), look IMEIs up in it and walk it. The builder and the
+//! snapshot call it; no other module knows the encoding (docs/formats.md has it bit by bit, docs/decisions/0010 says
+//! why it is so). It never parses the section into memory of its own: it reads from the mapped bytes, and a crafted
+//! section gives wrong answers, never a panic or an endless loop.
 //!
 //! ```text
 //! payload    the blocks of each TAC: 128 bytes each, but the last as long as needed (`block.rs`)
 //! directory  a slot of 16 bytes for a TAC, below: a hash table with linear probing, at most two thirds full
-//! index      for each TAC in rising order 16 bytes of head, then for each of its blocks the high bits of its first SNR u16
+//! index      for each TAC in rising order 16 bytes of head, then the key of each of its blocks u16
 //! tail       64 bytes: IMEIs u64, TACs u32, slots u32, bytes of payload and index u64, zeros
 //! ```
 //!
-//! A look-up reads a slot, a line of the index and a block, two lines next to each other. Where a TAC's SNRs lie evenly the slot
-//! alone says nearly where the block is, so that it is asked for at once: about one cache miss is waited for.
+//! A look-up reads a slot, a line of the index and a block, two lines next to each other. Where a TAC's SNRs lie evenly
+//! the slot alone says nearly where the block is, so that it is asked for at once: about one cache miss is waited for.
 
 mod bits;
 mod block;
@@ -74,7 +74,8 @@ pub fn build(imeis: impl Iterator<Item = (Imei, Tag)>) -> Vec<u8> {
     writer.finish().unwrap_or_default()
 }
 
-/// How many slots a directory of so many TACs has: half as many again, so that probing is short and meets an empty slot.
+/// How many slots a directory of so many TACs has: half as many again, so that probing is short and meets an empty
+/// slot.
 fn slots(tacs: u32) -> u32 {
     tacs + tacs / 2 + 1
 }
@@ -283,7 +284,8 @@ impl ImeiSet {
         Ok(())
     }
 
-    /// Where the small parts of a section are, all that [`open`](Self::open) reads; `None` where its tail makes no sense.
+    /// Where the small parts of a section are, all that [`open`](Self::open) reads; `None` where its tail makes no
+    /// sense.
     #[must_use]
     pub fn small(section: &[u8]) -> Option<Range<usize>> {
         let start = usize::try_from(u64_at(section, section.len().checked_sub(TAIL)? + 16)?).ok()?;
@@ -324,7 +326,8 @@ impl ImeiSet {
         self.get_with::<false>(section, imei)
     }
 
-    /// The same in fewer instructions: few enough that the processor goes on to the next look-up while it waits for memory.
+    /// The same in fewer instructions: few enough that the processor goes on to the next look-up while it waits for
+    /// memory.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "bmi2,popcnt")]
     fn get_with_bmi2(&self, section: &[u8], imei: Imei) -> Option<Tag> {
@@ -343,8 +346,8 @@ impl ImeiSet {
         block::find(bits, offset, || Tac::read(section, place.index_at).map(|tac| tac.code))
     }
 
-    /// Ask the processor for what [`warm_entries`](Self::warm_entries) will read of an IMEI. Changes no answer: it lets the
-    /// cache misses of several look-ups pass at the same time.
+    /// Ask the processor for what [`warm_entries`](Self::warm_entries) will read of an IMEI. Changes no answer: it lets
+    /// the cache misses of several look-ups pass at the same time.
     #[inline]
     pub fn warm_index(&self, section: &[u8], imei: Imei) {
         if let Some(place) = self.place(section, imei.tac()) {

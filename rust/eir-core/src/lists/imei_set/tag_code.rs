@@ -1,10 +1,10 @@
 //! The code of a TAC's tags: few bits for the tags that it has often.
 //!
 //! Its one job: choose a code for the tags of a TAC, and read and write the tags of a block in it. The writer chooses,
-//! blocks hold the codes. A tag's rank is its place among the TAC's tags, the commonest first. A block's entries have a bit each,
-//! whether the rank is above 0; those where it is have another, whether it is above 1; so on for as many levels as the
-//! code has. What is left of the rank of those that are above every level is a number of fixed width. So a tag is
-//! found by counting bits, without reading the tags before it.
+//! blocks hold the codes. A tag's rank is its place among the TAC's tags, the commonest first. A block's entries have a
+//! bit each, whether the rank is above 0; those where it is have another, whether it is above 1; so on for as many
+//! levels as the code has. What is left of the rank of those that are above every level is a number of fixed width. So
+//! a tag is found by counting bits, without reading the tags before it.
 
 use super::bits::{BitWriter, Bits};
 use crate::lists::tag::Tag;

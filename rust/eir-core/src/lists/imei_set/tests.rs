@@ -249,7 +249,8 @@ proptest! {
         let cut = &good[..cut.index(good.len())];
         prop_assert!(ImeiSet::open(cut).is_err());
         let opened_after = ImeiSet::open(&bad);
-        for (set, section) in [(Some(&opened_before), &bad[..]), (Some(&opened_before), cut), (opened_after.as_ref().ok(), &bad)] {
+        let now = (opened_after.as_ref().ok(), &bad[..]);
+        for (set, section) in [(Some(&opened_before), &bad[..]), (Some(&opened_before), cut), now] {
             let Some(set) = set else { continue };
             for &key in model.keys().step_by(7) {
                 let imei = Imei::from_number(key).unwrap();

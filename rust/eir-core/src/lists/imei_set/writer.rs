@@ -1,7 +1,7 @@
 //! Writing the IMEI section as the IMEIs come.
 //!
-//! Its one job: a section out of sorted IMEIs, written front to back. The builder calls it. It holds one TAC's entries and the
-//! index, never the section.
+//! Its one job: a section out of sorted IMEIs, written front to back. The builder calls it. It holds one TAC's entries
+//! and the index, never the section.
 
 use std::io::{self, Write};
 
