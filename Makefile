@@ -1,4 +1,5 @@
-# make demo: set up and show the main job.  make test: everything that must hold.  make lint, bench, fuzz, faults, demo-certs.
+# make demo: set up and show the main job.  make test: everything that must hold.  make lint, bench, bench-long,
+# fuzz, faults, demo-certs.
 .PHONY: demo demo-certs test lint format build wheel unit fuzz faults bench bench-long clean
 
 PYTHON ?= python3
@@ -43,6 +44,7 @@ faults: build
 bench: build
 	$(BIN)/python -m benchmarks
 
+# What takes long: a hundred million rows, a billion IMEIs.
 bench-long: build
 	$(BIN)/python -m benchmarks long
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 
-from benchmarks import timers
+from benchmarks import encoding, timers
 from benchmarks.diameter import diameter
 from benchmarks.figure import Figure
 from benchmarks.messages import messages
@@ -112,6 +112,17 @@ def build_100m(stage: Stage) -> Iterator[Figure]:
     yield Figure("build_peak_rss_mb", built["build_peak_rss_mb"], "MB", ("<=", 2_000))
 
 
-ALL = (lists, answer, start, tcp, diameter, disturbed, first_attach, *timers.main_figures(), messages)
-LONG = (build_100m,)
+ALL = (
+    lists,
+    encoding.encoding,
+    answer,
+    start,
+    tcp,
+    diameter,
+    disturbed,
+    first_attach,
+    *timers.main_figures(),
+    messages,
+)
+LONG = (build_100m, encoding.long)
 """What takes minutes, and gigabytes of disk: `make bench-long`."""

@@ -9,12 +9,6 @@ pub(super) fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; 
     bytes.get(at..)?.first_chunk()
 }
 
-/// The u16 at `at`.
-#[inline]
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes_at(bytes, at).map(|found| u16::from_le_bytes(*found))
-}
-
 /// The u32 at `at`.
 #[inline]
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
