@@ -179,5 +179,8 @@ mod tests {
         let mut reader = DeltaReader::new(Zone::default(), 0.1);
         reader.devices("a", rows.as_bytes()).unwrap_err();
         reader.devices("b", &b"imei,list,reason\n"[..]).unwrap_err();
+        // Nor is a file of changes a whole list.
+        let lax = Tolerance { strict: false, max_bad_share: 1.0 };
+        assert!(rows::read(FileKind::Devices, "c", rows.as_bytes(), lax, &mut |_| (), |_| Ok(())).is_err());
     }
 }

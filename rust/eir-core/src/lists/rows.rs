@@ -22,6 +22,8 @@ const HOPELESS: u64 = 10_000;
 const HEADER_SHOWN: usize = 80;
 /// Most columns that a kind of file needs.
 const MOST_COLUMNS: usize = 5;
+/// The column that makes a file one of changes.
+const CHANGE_TYPE: &str = "change_type";
 
 /// What a list file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,8 +56,8 @@ impl FileKind {
             Self::AllocatedTacs | Self::ExemptTacs => &["tac"],
             Self::ExemptImsis => &["imsi_from", "imsi_to"],
             Self::Pairs => &["imei", "imsi"],
-            Self::DeviceChanges => &["change_type", "imei", "list", "reason"],
-            Self::PairChanges => &["change_type", "imei", "imsi"],
+            Self::DeviceChanges => &[CHANGE_TYPE, "imei", "list", "reason"],
+            Self::PairChanges => &[CHANGE_TYPE, "imei", "imsi"],
         }
     }
 
@@ -188,6 +190,11 @@ struct Parser {
 
 impl Parser {
     fn of_header(kind: FileKind, header: &Record<'_>) -> Result<Self, FileFault> {
+        // Changes taken for a whole list would be one of a few devices.
+        let changes = header.fields().any(|name| name.eq_ignore_ascii_case(CHANGE_TYPE.as_bytes()));
+        if changes && !kind.columns().contains(&CHANGE_TYPE) {
+            return Err(FileFault::Header { kind, found: shown_header(header) });
+        }
         let mut places = [usize::MAX; MOST_COLUMNS];
         let columns = kind.columns().iter().map(|column| (column, true));
         let columns = columns.chain(kind.optional().iter().map(|column| (column, false)));
