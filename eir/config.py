@@ -106,6 +106,26 @@ class DiameterSection(_Section, frozen=True):
     peers: tuple[PeerSection, ...] = (PeerSection("*", ("127.0.0.0/8", "::1/128")),)
 
 
+class DropSection(_Section, frozen=True):
+    """A directory that somebody fills with packages of lists."""
+
+    directory: str = ""
+    interval: Timeout = 5.0
+
+
+class MqttSection(_Section, frozen=True):
+    """The broker that deltas come from."""
+
+    host: str = ""
+    port: Annotated[int, Meta(ge=1, le=65535)] = 8883
+    tls: bool = True
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    username: str = ""
+    password_file: str = ""
+
+
 class ListsSection(_Section, frozen=True):
     """The lists; times in seconds."""
 
@@ -119,6 +139,8 @@ class ListsSection(_Section, frozen=True):
     max_bad_rows: Share = 0.001
     keep: Seconds = 7 * 86400
     scrub: Annotated[int, Meta(ge=0, le=3650 * 86400)] = 86400
+    drop: DropSection = DropSection()
+    mqtt: MqttSection = MqttSection()
     no_list_policy: Status = "white"
     stale_after: Seconds = 2 * 86400
     tac_max_age: Seconds = 30 * 86400
@@ -345,8 +367,8 @@ def redis_settings(config: Config) -> RedisSettings:
     section = config.redis
     return _redis_settings(
         section,
-        password=_secret(config, "redis.password_file", section.password_file) or section.password,
-        sentinel_password=_secret(config, "redis.sentinel_password_file", section.sentinel_password_file),
+        password=secret(config, "redis.password_file", section.password_file) or section.password,
+        sentinel_password=secret(config, "redis.sentinel_password_file", section.sentinel_password_file),
     )
 
 
@@ -369,7 +391,7 @@ def _redis_settings(section: RedisSection, password: str = "", sentinel_password
     )
 
 
-def _secret(config: Config, key: str, name: str) -> str:
+def secret(config: Config, key: str, name: str) -> str:
     """The first line of a file; nothing where none is named."""
     if not name:
         return ""

@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from eir import _core, audit
-from eir.config import Config, ConfigError, Country
+from eir.config import Config, ConfigError, Country, secret
 from eir.lists import manifest as manifests
 from eir.lists.apply import ListRules, NationalLists
 from eir.lists.build import transitions
 from eir.lists.guard import Limits
 from eir.lists.package import ListFile, Manifest, Outcome, Package, PackageKind, Result
+from eir.lists.sync_dir import DirectorySource
+from eir.lists.sync_mqtt import MqttSettings, MqttSource
 from eir.lists.versions import Versions
 from eir.log import Log
 from eir.timers.sweep import Sweep
 
 log = Log(__name__)
+
+_AGAIN = 10.0
+"""Seconds after which what has failed begins again."""
 
 Record = Callable[..., Awaitable[None]]
 
@@ -45,6 +52,45 @@ def list_rules(settings: Config, country: Country) -> ListRules:
     return ListRules(settings.node.country, tuple(keys), limits, zone, hard, lists.keep, lists.scrub)
 
 
+def mqtt_settings(settings: Config) -> MqttSettings:
+    """How the broker of lists is reached, with what its files hold now. Raises ConfigError."""
+    mqtt = settings.lists.mqtt
+    context = None
+    if mqtt.tls:
+        try:
+            context = ssl.create_default_context(cafile=str(settings.path(mqtt.ca_file)) if mqtt.ca_file else None)
+            if mqtt.certificate_file:
+                context.load_cert_chain(settings.path(mqtt.certificate_file), settings.path(mqtt.key_file))
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"lists.mqtt: {error}") from error
+    return MqttSettings(
+        mqtt.host,
+        mqtt.port,
+        f"eir-{settings.node.origin_host}",
+        settings.node.country,
+        mqtt.username or None,
+        secret(settings, "lists.mqtt.password_file", mqtt.password_file) or None,
+        context,
+    )
+
+
+async def _for_ever(run: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await run()
+        except Exception:
+            # One source's trouble must not end the others, nor itself.
+            log.error("what follows the lists has failed, and begins again", exc_info=True)
+        await asyncio.sleep(_AGAIN)
+
+
+class Source(Protocol):
+    """What brings lists."""
+
+    async def run(self) -> None:
+        """Goes on until it is cancelled."""
+
+
 class ListsDesk:
     """The lists of a node. `record` puts an agent's act on the record."""
 
@@ -55,17 +101,40 @@ class ListsDesk:
         self._sweep = sweep
         self._record = record
         versions = Versions(settings.path(settings.lists.directory))
+        self._tasks: list[asyncio.Task[None]] = []
+        self._drop: DirectorySource | None = None
+        self._mqtt: MqttSource | None = None
         self.lists = NationalLists(node, versions, lambda: self._rules, sweep.lists_changed)
 
-    def start(self) -> asyncio.Task[None]:
-        """Puts in force what there is, and begins to look after it. Raises OSError."""
+    def start(self) -> None:
+        """Puts in force what there is, and begins to look after it and to follow the sources. Raises OSError and
+        ConfigError."""
         self.lists.start()
         try:
             self.load()
         except ValueError as error:
             if self.lists.sequence is None:
                 log.error("no valid lists", error=str(error), answer=self._settings.lists.no_list_policy)
-        return asyncio.create_task(self.lists.scrub())
+        runs = [self.lists.scrub, *(source.run for source in self._sources())]
+        self._tasks = [asyncio.create_task(_for_ever(run)) for run in runs]
+
+    async def stop(self) -> None:
+        """Follows nothing any more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _sources(self) -> Iterator[Source]:
+        lists = self._settings.lists
+        if lists.drop.directory:
+            self._drop = DirectorySource(self._settings.path(lists.drop.directory), self.lists, lists.drop.interval)
+            yield self._drop
+        if lists.mqtt.host:
+            self._mqtt = MqttSource(mqtt_settings(self._settings), self.lists, self._behind, random.random)
+            yield self._mqtt
+
+    def _behind(self) -> None:
+        """Deltas are missing that the broker has not."""
 
     def reload(self, settings: Config, country: Country) -> Callable[[], None]:
         """What puts other settings in force, when they are found in order. Raises ConfigError."""
@@ -114,6 +183,10 @@ class ListsDesk:
             yield "the lists are held where somebody went back to"
         if state.last_refusal:
             yield f"lists were refused: {state.last_refusal}"
+        if self._drop is not None and self._drop.error:
+            yield f"the directory of lists cannot be used: {self._drop.error}"
+        if self._mqtt is not None and self._mqtt.error:
+            yield f"no connection to the broker of lists: {self._mqtt.error}"
 
     # Commands.
 

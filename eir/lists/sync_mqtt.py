@@ -1,0 +1,176 @@
+"""Deltas from an MQTT 5 broker, as the national database publishes them.
+
+The topic `eir/COUNTRY/deltas` with QoS 1 and a session that the broker keeps, so that what is published while this node
+is away comes later. A message is msgpack (docs/wire-format.md): a manifest, its signature and, unless they are too
+long, the files. What comes without its files, or is missing in between since a crash or a full broker has lost it, is
+somebody else's to fetch: `behind` is called. Broker, repeats, old messages and other people's are all survived.
+
+Called by `app`; brings packages to the `Receiver` and decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import aiomqtt
+import msgspec
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from eir.lists import manifest as manifests
+from eir.lists.manifest import ManifestError
+from eir.lists.package import Package, Receiver, Result
+from eir.log import Log
+
+SOURCE: Final = "mqtt"
+MAX_MESSAGE: Final = 1 << 20
+"""Octets of the longest message that the broker is to send."""
+_RECEIVE_MAXIMUM: Final = 16
+_SESSION_SECONDS: Final = 7 * 86400
+_LONGEST_PAUSE: Final = 60.0
+
+log = Log(__name__)
+
+
+class _Message(msgspec.Struct, frozen=True):
+    manifest: bytes
+    signature: bytes
+    files: dict[str, bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MqttSettings:
+    """How the broker is reached; `client_id` names the session, and no two nodes may have the same."""
+
+    host: str
+    port: int
+    client_id: str
+    country: str
+    username: str | None = None
+    password: str | None = None
+    tls: ssl.SSLContext | None = None
+    keepalive: int = 15
+
+
+class MqttSource:
+    """The subscription. `behind` is called when deltas are missing here that must be fetched elsewhere."""
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        receiver: Receiver,
+        behind: Callable[[], None],
+        random: Callable[[], float],
+    ) -> None:
+        self.connected = False
+        self.messages: Counter[str] = Counter()
+        """Messages by what became of them: the results of packages, "unreadable" and "without files"."""
+        self.error = ""
+        """Why there is no connection; empty where there is one."""
+        self._settings = settings
+        self._receiver = receiver
+        self._behind = behind
+        self._random = random
+
+    async def run(self) -> None:
+        """Connects, and again after growing pauses. Never returns."""
+        pause = 1.0
+        while True:
+            try:
+                async with self._client() as client:
+                    pause = 1.0
+                    await self._follow(client)
+            except (aiomqtt.MqttError, OSError, ValueError) as error:
+                if not self.error:
+                    log.error("no connection to the broker of lists", error=str(error))
+                self.error = str(error) or type(error).__name__
+            finally:
+                self.connected = False
+            # Jitter: all nodes of a country have the same broker.
+            await asyncio.sleep(pause * (0.5 + self._random()))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _client(self) -> aiomqtt.Client:
+        settings = self._settings
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = _SESSION_SECONDS
+        properties.ReceiveMaximum = _RECEIVE_MAXIMUM
+        properties.MaximumPacketSize = MAX_MESSAGE
+        return aiomqtt.Client(
+            settings.host,
+            settings.port,
+            username=settings.username,
+            password=settings.password,
+            identifier=settings.client_id,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            clean_start=False,
+            properties=properties,
+            keepalive=settings.keepalive,
+            timeout=10.0,
+            tls_context=settings.tls,
+            max_queued_incoming_messages=4 * _RECEIVE_MAXIMUM,
+        )
+
+    async def _follow(self, client: aiomqtt.Client) -> None:
+        # Also where the broker has kept the session: it may be another broker.
+        await client.subscribe(f"eir/{self._settings.country}/deltas", options=SubscribeOptions(qos=1))
+        self.connected, self.error = True, ""
+        log.info("following the broker of lists")
+        # What was published before there was a session is nowhere in it.
+        self._behind()
+        async for message in client.messages:
+            payload = message.payload
+            await self.take(payload if isinstance(payload, bytes) else b"")
+
+    async def take(self, payload: bytes) -> None:
+        """One message. Whatever is in it, that raises nothing."""
+        try:
+            package = await asyncio.to_thread(self._unpack, payload)
+        except (ManifestError, OSError) as error:
+            self.messages["unreadable"] += 1
+            log.warning("a message of the broker of lists is not readable", error=str(error))
+            return
+        if package is None:
+            self.messages["without files"] += 1
+            self._behind()
+            return
+        outcome = await self._receiver.offer(package, SOURCE)
+        self.messages[outcome.result.value] += 1
+        if outcome.result is Result.GAP:
+            self._behind()
+
+    def _unpack(self, payload: bytes) -> Package | None:
+        """The package of a message; None where its files must be fetched. Raises ManifestError, OSError."""
+        read = _read(payload)
+        manifest, files = manifests.parse(read.manifest), read.files
+        present = self._receiver.sequence
+        if files is None and manifest.files:
+            return None
+        staged = self._receiver.staging()
+        try:
+            # What is known already is not worth the disk's time.
+            if present is None or manifest.sequence > present:
+                for entry in manifest.files:
+                    if files is None or entry.name not in files:
+                        raise ManifestError(f"{entry.name} is not in the message")
+                    (staged / entry.name).write_bytes(files[entry.name])
+        except BaseException:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+        return Package(manifest, read.manifest, read.signature, staged)
+
+
+def _read(payload: bytes) -> _Message:
+    if len(payload) > MAX_MESSAGE:
+        raise ManifestError("the message is too long")
+    try:
+        return msgspec.msgpack.decode(payload, type=_Message)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ManifestError(f"no message of deltas: {error}") from error
