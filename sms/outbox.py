@@ -98,6 +98,7 @@ class OutboxState:
     oldest: int = 0
     """When the oldest message that is due was to go out, Unix time; 0: none is due."""
     active: int = 0
+    """Messages that are being decided about or sent."""
     error: str = ""
 
 
@@ -152,6 +153,7 @@ class Outbox:
         self._now = now
         self._concatenation: Concatenation = "payload" if gateway.whole else settings.concatenation
         self._active: dict[Key, _Active] = {}
+        self._deciding = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._steps: deque[_Written] = deque()
         self._written = asyncio.Event()
@@ -215,7 +217,6 @@ class Outbox:
 
     async def _turn(self) -> int:
         """Begins what is due and has room; how many messages it decided about. Raises StoreError and DirectoryError."""
-        self.state.active = len(self._active)
         now = int(self._now())
         if time.monotonic() >= self._looked + _LOOK:
             await self._look(now)
@@ -226,12 +227,14 @@ class Outbox:
         try:
             due = await self._store.queue.due("waiting", now, len(slots) + len(self._active)) if slots else []
             due = [one for one in due if one.message.key not in self._active][: len(slots)]
+            self._count_active(deciding=len(due))
             handled, begun = await self._begin(due, now)
             for active, slot in zip(begun, slots, strict=False):
                 self._spawn(active, slot)
             del slots[: len(begun)]
             return handled
         finally:
+            self._count_active(deciding=0)
             for slot in slots:
                 slot.release()
 
@@ -440,6 +443,11 @@ class Outbox:
 
     # --- what is under way -------------------------------------------------------------------------------------------
 
+    def _count_active(self, deciding: int | None = None) -> None:
+        if deciding is not None:
+            self._deciding = deciding
+        self.state.active = len(self._active) + self._deciding
+
     def _spawn(self, active: _Active, slot: Slot | None) -> None:
         self._active[active.message.key] = active
         task = asyncio.create_task(self._send(active, slot))
@@ -484,6 +492,7 @@ class Outbox:
             if slot is not None:
                 slot.release()
             self._active.pop(active.message.key, None)
+            self._count_active()
             self.receipts.ended(active.message.key, active.receipts)
 
     async def _submit(self, active: _Active, number: int, part: Part, slot: Slot) -> tuple[Progress, int]:

@@ -128,9 +128,8 @@ class PeerPolicy:
         return self._named
 
     def networks(self) -> tuple[Network, ...]:
-        """The networks of all entries but those of peers that are kept out, each once, in their order."""
-        present = (entry for entry in self._entries if entry.origin_host.lower() not in self._disabled)
-        return tuple(dict.fromkeys(network for entry in present for network in entry.networks))
+        """The networks of all entries, each once, in their order: who is kept out is told so, at his CER."""
+        return tuple(dict.fromkeys(network for entry in self._entries for network in entry.networks))
 
     def knows(self, address: Address) -> bool:
         """Whether any peer may connect from this address."""

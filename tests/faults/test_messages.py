@@ -112,8 +112,9 @@ def left(node: NodeProcess) -> tuple[set[str], list[Message]]:
 
 
 def all_said(node: NodeProcess) -> bool:
-    told = node.ask("sms-queue")
-    return not told["queued"] and not told["outbox"]["active"]
+    # Twice: what is asked for first may be over, and what is asked for next not have begun, at no one moment.
+    asked = [node.ask("sms-queue") for _ in range(2)]
+    return not any(told["queued"] or told["outbox"]["active"] for told in asked)
 
 
 def assert_told_once(smsc: Smsc, node: NodeProcess, count: int = DEVICES) -> None:
