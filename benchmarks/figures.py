@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks import encoding, timers
 from benchmarks.diameter import diameter
 from benchmarks.figure import Figure
+from benchmarks.following import following
 from benchmarks.messages import messages
 from benchmarks.stage import IN_USE, LISTED, NODE_CPU, TACS, UNLISTED, Stage, ask, native
 
@@ -120,6 +121,7 @@ ALL = (
     tcp,
     diameter,
     disturbed,
+    following,
     first_attach,
     *timers.main_figures(),
     messages,
