@@ -478,12 +478,13 @@ class NationalLists:
         Never returns.
         """
         while True:
-            await pause(60.0)
-            snapshot, period = self._snapshot, self._rules().scrub
+            period = self._rules().scrub
+            await pause(min(period or 60.0, 60.0))
+            snapshot = self._snapshot
             if snapshot is None or not period:
                 continue
             at: int | None = 0
-            each = period * _SCRUBBED_AT_ONCE / max(1, snapshot.info["bytes"])
+            each = period * min(1.0, _SCRUBBED_AT_ONCE / max(1, snapshot.info["bytes"]))
             try:
                 while at is not None and snapshot is self._snapshot:
                     await pause(min(each, 60.0))
