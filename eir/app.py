@@ -193,7 +193,7 @@ class Application:
         if (state := self._node.image_state) not in ("none", "loaded"):
             log.error("the image of the timers is damaged", state=state)
         self._make_timers(settings)
-        self._lists = ListsDesk(self._node, settings, self._country, self._sweep, self._record)
+        self._lists = ListsDesk(self._node, settings, self._country, self._sweep, self._record, self._desk.replace)
         self._lists.start()
         await self._keeper.start(_STORE_PATIENCE)
         self._messages.start()

@@ -141,6 +141,15 @@ def own_remove(imei: str, agent: AgentOption, reason: ReasonOption, path: Config
     print(f"{imei}: as the national lists have it")
 
 
+@own_cli.command("replace")
+def own_replace(
+    old: str, new: str, agent: AgentOption, reason: ReasonOption, path: ConfigOption = DEFAULT_CONFIG
+) -> None:
+    """Carry listing and timer of a device over to the IMEI that a service centre has given it; the old one is black."""
+    told = ask_node(path, "lists-replace", old=old, new=new, reason=reason, agent=agent)
+    print(f"{told['new']} has what {told['old']} had: {', '.join(told['carried'])}")
+
+
 @own_cli.command("list")
 def own_list(as_json: JsonOption = False, path: ConfigOption = DEFAULT_CONFIG) -> None:
     """Show all entries, with who made each."""

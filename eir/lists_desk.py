@@ -92,9 +92,18 @@ class Source(Protocol):
 
 
 class ListsDesk:
-    """The lists of a node. `record` puts an agent's act on the record."""
+    """The lists of a node. `record` puts an agent's act on the record, `replace_timer` carries a timer over."""
 
-    def __init__(self, node: _core.Node, settings: Config, country: Country, sweep: Sweep, record: Record) -> None:
+    def __init__(
+        self,
+        node: _core.Node,
+        settings: Config,
+        country: Country,
+        sweep: Sweep,
+        record: Record,
+        replace_timer: Callable[[Mapping[str, Any]], Awaitable[object]],
+    ) -> None:
+        self._replace_timer = replace_timer
         self._node = node
         self._settings = settings
         self._rules = list_rules(settings, country)
@@ -201,6 +210,7 @@ class ListsDesk:
             "lists-history": self._history,
             "lists-own": self._own,
             "lists-set": self._set_own,
+            "lists-replace": self._replace,
         }
 
     async def _load_other(self, ask: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -220,6 +230,26 @@ class ListsDesk:
         self._sweep.lists_changed()
         log.info("operator changed a listing", imei=key, change=change, reason=reason)
         await self._record(ask, kind="lists-set", imei=key, change=change)
+
+    async def _replace(self, ask: Mapping[str, Any]) -> dict[str, Any]:
+        """An authorised service centre has given a device another IMEI: what is said of it is said of that one."""
+        old, new = _core.imei_key(ask["old"]), _core.imei_key(ask["new"])
+        if old == new:
+            raise ValueError("the two are the same")
+        told = self._node.explain(old, None, int(time.time()))
+        carried = []
+        if told["timer"] is not None:
+            await self._replace_timer(ask)
+            carried.append("timer")
+        if told["listing"] is not None:
+            listed, reason, _ = told["listing"]
+            await self._set_own({**ask, "imei": new, "change": listed, "reason": reason or "replaced"})
+            carried.append(listed)
+        if not carried:
+            raise ValueError("nothing is said of the old IMEI")
+        # No device has it any more: who comes with it has made it his own.
+        await self._set_own({**ask, "imei": old, "change": "black", "reason": "replaced"})
+        return {"old": old, "new": new, "carried": carried}
 
     async def _own(self, _: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The operator's entries, each with who made it as far as the audit trail goes back."""

@@ -10,7 +10,7 @@ import pytest
 
 from support import lists
 from support.cli import Ran, eir
-from support.node import MakeNode, NodeProcess
+from support.node import MakeNode, NodeProcess, until
 
 SIGNED = ("--reason", "test", "--agent", "tester")
 CHANGES = "change_type,imei,list,reason,until\n"
@@ -178,6 +178,23 @@ def test_own_entries_lie_above_and_are_shown(node: NodeProcess) -> None:
         assert "tester" in eir("lists", "own", "list", "-c", node.config).out
         assert eir("lists", "own", "remove", lists.WHITE, *SIGNED, "-c", node.config).code == 0
         assert peer.check(lists.WHITE) == "white"
+
+
+def test_a_replaced_imei_carries_listing_and_timer_over(node: NodeProcess) -> None:
+    timed, other, *new = lists.new_devices(5)
+    with node.peer() as peer:
+        assert peer.check(timed, lists.SUBSCRIBER) == "grey"
+        until(lambda: node.timer(timed) is not None)
+        until(lambda: eir("grey", "show", timed, "-c", node.config).code == 0)
+        timer = node.timer(timed)
+        for old, with_it in ((timed, new[0]), (lists.WHITE, new[1]), (lists.STOLEN, new[2])):
+            ran = eir("lists", "own", "replace", old, with_it, *SIGNED, "-c", node.config)
+            assert ran.code == 0, ran.err
+            assert peer.check(old) == "black"
+        assert node.timer(new[0]) == timer
+        assert [peer.check(imei) for imei in new] == ["grey", "white", "black"]
+    ran = eir("lists", "own", "replace", other, new[0], *SIGNED, "-c", node.config)
+    assert "nothing is said of the old IMEI" in ran.err
 
 
 @pytest.mark.parametrize(
