@@ -126,6 +126,13 @@ class MqttSection(_Section, frozen=True):
     password_file: str = ""
 
 
+class ReportsSection(_Section, frozen=True):
+    """What the national database is told."""
+
+    directory: str = ""
+    mqtt: bool = False
+
+
 class ListsSection(_Section, frozen=True):
     """The lists; times in seconds."""
 
@@ -141,6 +148,7 @@ class ListsSection(_Section, frozen=True):
     scrub: Annotated[int, Meta(ge=0, le=3650 * 86400)] = 86400
     drop: DropSection = DropSection()
     mqtt: MqttSection = MqttSection()
+    reports: ReportsSection = ReportsSection()
     no_list_policy: Status = "white"
     stale_after: Seconds = 2 * 86400
     tac_max_age: Seconds = 30 * 86400
@@ -451,6 +459,9 @@ def _check(path: Path, config: Config) -> None:
     if config.redis.password and config.redis.password_file:
         raise ConfigError(f"{path}: redis.password_file: there is a redis.password too")
     _check_sms(path, config.sms)
+    reports = config.lists.reports
+    if reports.mqtt and not (config.lists.mqtt.host and reports.directory):
+        raise ConfigError(f"{path}: lists.reports.mqtt: lists.mqtt.host and lists.reports.directory are needed")
     # The journal grows by segments: a limit below one would not be kept.
     if config.journal.max_bytes < 2 * config.journal.segment_bytes:
         # The segment that is written to stays, so one that fills the journal would never be let go.

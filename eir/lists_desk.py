@@ -12,17 +12,20 @@ import random
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from eir import _core, audit
+from eir.audit import AuditLog
 from eir.config import Config, ConfigError, Country, secret
 from eir.lists import manifest as manifests
 from eir.lists.apply import ListRules, NationalLists
 from eir.lists.build import transitions
 from eir.lists.guard import Limits
 from eir.lists.package import ListFile, Manifest, Outcome, Package, PackageKind, Result
+from eir.lists.reports import Reporter
 from eir.lists.sync_dir import DirectorySource
 from eir.lists.sync_mqtt import MqttSettings, MqttSource
 from eir.lists.versions import Versions
@@ -91,6 +94,15 @@ class Source(Protocol):
         """Goes on until it is cancelled."""
 
 
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """What reports are made from: the audit trail, and the names of it and of the journal, which change with them."""
+
+    log: AuditLog
+    journal_id: str
+    audit_id: str
+
+
 class ListsDesk:
     """The lists of a node. `record` puts an agent's act on the record, `replace_timer` carries a timer over."""
 
@@ -102,7 +114,9 @@ class ListsDesk:
         sweep: Sweep,
         record: Record,
         replace_timer: Callable[[Mapping[str, Any]], Awaitable[object]],
+        trail: Trail,
     ) -> None:
+        self._trail = trail
         self._replace_timer = replace_timer
         self._node = node
         self._settings = settings
@@ -113,6 +127,7 @@ class ListsDesk:
         self._tasks: list[asyncio.Task[None]] = []
         self._drop: DirectorySource | None = None
         self._mqtt: MqttSource | None = None
+        self._reporter: Reporter | None = None
         self.lists = NationalLists(node, versions, lambda: self._rules, sweep.lists_changed)
 
     def start(self) -> None:
@@ -141,6 +156,23 @@ class ListsDesk:
         if lists.mqtt.host:
             self._mqtt = MqttSource(mqtt_settings(self._settings), self.lists, self._behind, random.random)
             yield self._mqtt
+        if lists.reports.directory:
+            self._reporter = self._make_reporter(self._settings.path(lists.reports.directory))
+            yield self._reporter
+
+    def _make_reporter(self, directory: Path) -> Reporter:
+        node, lists = self._settings.node, self._settings.lists
+        return Reporter(
+            self._node,
+            self._trail.log,
+            directory,
+            node=node.origin_host,
+            country=node.country,
+            journal_id=self._trail.journal_id,
+            audit_id=self._trail.audit_id,
+            publish=self._mqtt.report if lists.reports.mqtt and self._mqtt is not None else None,
+            clock=time.time,
+        )
 
     def _behind(self) -> None:
         """Deltas are missing that the broker has not."""
@@ -196,6 +228,8 @@ class ListsDesk:
             yield f"the directory of lists cannot be used: {self._drop.error}"
         if self._mqtt is not None and self._mqtt.error:
             yield f"no connection to the broker of lists: {self._mqtt.error}"
+        if self._reporter is not None and self._reporter.error:
+            yield f"nothing is reported to the national database: {self._reporter.error}"
 
     # Commands.
 
