@@ -16,6 +16,7 @@ WORLDLY = {
     "eir/audit.py",
     "eir/cli.py",
     "eir/cli_audit.py",
+    "eir/cli_lists.py",
     "eir/cli_options.py",
     "eir/cli_peers.py",
     "eir/cli_sms.py",
@@ -27,7 +28,13 @@ WORLDLY = {
     "eir/diameter/server.py",
     "eir/doctor.py",
     "eir/in_use.py",
+    "eir/lists/apply.py",
     "eir/lists/build.py",
+    "eir/lists/reports.py",
+    "eir/lists/sync_dir.py",
+    "eir/lists/sync_mqtt.py",
+    "eir/lists/versions.py",
+    "eir/lists_desk.py",
     "eir/log.py",
     "eir/metrics.py",
     "eir/peer_book.py",
@@ -63,6 +70,7 @@ PURE_MODULES = {
     "__future__",
     "codecs",
     "collections",
+    "cryptography",
     "dataclasses",
     "enum",
     "hashlib",
@@ -82,6 +90,7 @@ PURE_MODULES = {
     "zoneinfo",
 }
 PURE_NAMES = {
+    "pathlib": {"Path"},
     "datetime": {"UTC", "date", "datetime", "time", "timedelta"},
     "random": {"Random"},
     "urllib.parse": {"urlsplit"},
@@ -135,6 +144,7 @@ def test_the_worldly_modules_are_there() -> None:
             )
         ),
         "eir/audit_chain.py",
+        *(f"eir/lists/{name}.py" for name in ("guard", "manifest", "package")),
         "eir/subscribers/directory.py",
         "eir/subscribers/rows.py",
         *(
