@@ -126,6 +126,18 @@ class MqttSection(_Section, frozen=True):
     password_file: str = ""
 
 
+class HttpSection(_Section, frozen=True):
+    """The server that lists are fetched from; times in seconds."""
+
+    url: Annotated[str, Meta(pattern=r"^(https?://[!-~]+[^/]|)\Z")] = ""
+    interval: Annotated[float, Meta(ge=0.1, le=86400)] = 60.0
+    stall: Timeout = 30.0
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    token_file: str = ""
+
+
 class ReportsSection(_Section, frozen=True):
     """What the national database is told."""
 
@@ -148,6 +160,7 @@ class ListsSection(_Section, frozen=True):
     scrub: Annotated[int, Meta(ge=0, le=3650 * 86400)] = 86400
     drop: DropSection = DropSection()
     mqtt: MqttSection = MqttSection()
+    http: HttpSection = HttpSection()
     reports: ReportsSection = ReportsSection()
     no_list_policy: Status = "white"
     stale_after: Seconds = 2 * 86400

@@ -1,0 +1,1 @@
+"""The national side in small, for laboratories, tests and the demonstration."""

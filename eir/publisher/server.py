@@ -1,0 +1,104 @@
+"""The publisher as a server: its packages over HTTP, its deltas at a broker, the nodes' reports into a file.
+
+The paths are those of docs/wire-format.md. Called by `eir publisher serve`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import suppress
+from typing import Final
+
+import aiomqtt
+import msgspec
+from aiohttp import web
+
+from eir.lists.versions import MANIFEST, SIGNATURE
+from eir.log import Log
+from eir.publisher.catalogue import Catalogue
+
+MAX_INLINE: Final = 256 << 10
+"""Octets of the files of a delta up to which they are in the message itself."""
+_MAX_REPORT: Final = 4 << 20
+_LOOK: Final = 0.05
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+
+log = Log(__name__)
+
+
+class Publisher:
+    """A server of one catalogue. `broker` is (host, port) of an MQTT 5 broker, if there is one."""
+
+    def __init__(self, catalogue: Catalogue, country: str, broker: tuple[str, int] | None) -> None:
+        self._catalogue = catalogue
+        self._topic = f"eir/{country}/deltas"
+        self._broker = broker
+        if catalogue.snapshot is None:
+            catalogue.make_snapshot()
+
+    async def serve(self, host: str, port: int) -> tuple[web.AppRunner, int]:
+        """Listens; the runner to clean up in the end, and the port."""
+        app = web.Application(client_max_size=_MAX_REPORT)
+        app.router.add_get("/v1/current", self._current)
+        app.router.add_get("/v1/{kind:snapshots|deltas}/{sequence:[0-9]{1,18}}/{name}", self._file)
+        app.router.add_post("/v1/reports", self._report)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+        return runner, int(runner.addresses[0][1])
+
+    async def publish(self) -> None:
+        """Publishes each new delta at the broker, in order, from the present one on. Never returns."""
+        assert self._broker is not None
+        reached = self._catalogue.sequence
+        while True:
+            with suppress(aiomqtt.MqttError):
+                async with aiomqtt.Client(*self._broker, protocol=aiomqtt.ProtocolVersion.V5) as client:
+                    while True:
+                        while reached < self._catalogue.sequence:
+                            await client.publish(self._topic, self._message(reached + 1), qos=1)
+                            reached += 1
+                        await asyncio.sleep(_LOOK)
+            log.warning("no connection to the broker")
+            await asyncio.sleep(1.0)
+
+    def _message(self, sequence: int) -> bytes:
+        place = self._catalogue.manifest("delta", sequence)
+        files = {path.name: path for path in place.iterdir() if path.name not in (MANIFEST, SIGNATURE)}
+        told: dict[str, object] = {
+            "manifest": (place / MANIFEST).read_bytes(),
+            "signature": (place / SIGNATURE).read_bytes(),
+        }
+        if sum(path.stat().st_size for path in files.values()) <= MAX_INLINE:
+            told["files"] = {name: path.read_bytes() for name, path in files.items()}
+        return msgspec.msgpack.encode(told)
+
+    async def _current(self, request: web.Request) -> web.Response:
+        octets = msgspec.json.encode({"snapshot": self._catalogue.snapshot, "sequence": self._catalogue.sequence})
+        etag = f'"{self._catalogue.snapshot}-{self._catalogue.sequence}"'
+        if request.headers.get("If-None-Match") == etag:
+            return web.Response(status=304, headers={"ETag": etag})
+        return web.Response(body=octets, content_type="application/json", headers={"ETag": etag})
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        kind, name = request.match_info["kind"], request.match_info["name"]
+        path = self._catalogue.directory / kind / str(int(request.match_info["sequence"])) / name
+        if not _NAME.fullmatch(name) or not path.is_file():
+            raise web.HTTPNotFound
+        return web.FileResponse(path, headers={"Content-Type": "application/octet-stream"})
+
+    async def _report(self, request: web.Request) -> web.Response:
+        octets = await request.read()
+        try:
+            batch = msgspec.msgpack.decode(octets, type=dict[str, object])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise web.HTTPBadRequest from None
+        line = msgspec.json.encode(batch, order="deterministic") + b"\n"
+        await asyncio.to_thread(self._append, line)
+        return web.Response(status=204)
+
+    def _append(self, line: bytes) -> None:
+        with (self._catalogue.directory / "reports.jsonl").open("ab") as file:
+            file.write(line)
