@@ -134,11 +134,14 @@ class Stats(TypedDict):
     in_use_bytes: int
 
 class BuildReport(TypedDict):
-    """What a build did; `first_wrong_rows` is (file, line, reason)."""
+    """What a build did; `first_wrong_rows` is (file, line, reason). `not_decimal` rows are no wrong ones: files of
+    DIRBS have IMEIs as networks record them; `left_out` are right ones that say nothing of the lists."""
 
     rows: int
     wrong_rows: int
     first_wrong_rows: list[tuple[str, int, str]]
+    not_decimal: int
+    left_out: int
     check_digit_mismatches: int
     duplicates: int
     contradictions: int
@@ -237,8 +240,8 @@ class Delta:
 
     @staticmethod
     def read(files: list[tuple[str, StrPath]], *, zone: list[tuple[int, int]], max_bad_share: float) -> Delta:
-        """Reads the files of a delta, each with its kind: `devices` or `pairs`. Raises OSError, and BuildError where
-        one is refused or two things are said of one device."""
+        """Reads the files of a delta, each with its kind, one of `eir.lists.package.DELTA_KINDS`. Raises OSError, and
+        BuildError where one is refused or two things are said of one device."""
 
     @property
     def devices(self) -> int:
@@ -471,7 +474,7 @@ class SnapshotBuilder:
         run_rows: int | None = None,
     ) -> SnapshotBuilder: ...
     def add(self, kind: str, path: StrPath, progress: Callable[[int], object]) -> None:
-        """Reads a file of a kind: `devices`, `ranges`, `allocated-tacs`, `exempt-tacs`, `exempt-imsis` or `pairs`.
+        """Reads a file of a kind: one of `eir.lists.package.SNAPSHOT_KINDS`, or `seen-before-YYYY-MM-DD`.
 
         `progress` is called with the octets read so far; what it raises comes out. Raises BuildError where the file is
         refused, OSError where it cannot be opened, ValueError for an unknown kind."""

@@ -19,13 +19,23 @@ import typer
 from eir import _core, config, control
 from eir.cli_audit import audit_cli
 from eir.cli_lists import register
-from eir.cli_options import DEFAULT_CONFIG, CommandError, ConfigOption, JsonOption, new_console, when
+from eir.cli_options import (
+    DEFAULT_CONFIG,
+    CommandError,
+    ConfigOption,
+    FurtherFilesOption,
+    JsonOption,
+    list_files,
+    new_console,
+    when,
+)
 from eir.cli_peers import peers_cli
 from eir.cli_sms import sms_cli
 from eir.cli_subscribers import subscribers_cli
 from eir.cli_timers import grey_cli, store_cli, why
 from eir.cli_trace import trace
 from eir.config import ConfigError
+from eir.lists.package import TAC_KINDS
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 lists_cli = typer.Typer(no_args_is_help=True, help="Build lists and put them in force.")
@@ -263,6 +273,7 @@ def lists_build(
     exempt_tacs: _Files = None,
     exempt_imsis: _Files = None,
     pairs: _Files = None,
+    file: FurtherFilesOption = None,
     as_of: Annotated[datetime | None, typer.Option(help="When the lists were true, UTC; now if not given.")] = None,
     tac_as_of: Annotated[
         datetime | None, typer.Option(help="The allocated-TAC list's date, UTC; its file's date if not given.")
@@ -279,7 +290,8 @@ def lists_build(
     """Compile list files (CSV, also gzip or zstd) into a snapshot.
 
     Each kind of file may be given more than once: devices (imei,list,reason[,until]), ranges (from,to,list,reason),
-    allocated and exempt TACs (tac), exempt IMSI ranges (imsi_from,imsi_to) and pairs (imei,imsi).
+    allocated and exempt TACs (tac), exempt IMSI ranges (imsi_from,imsi_to) and pairs (imei,imsi); and with --file those
+    that others make, as --file dirbs-blacklist=FILE.
     """
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -295,11 +307,10 @@ def lists_build(
         "exempt-imsis": exempt_imsis,
         "pairs": pairs,
     }
-    files = {kind: paths for kind, paths in given.items() if paths}
-    if not files:
-        raise CommandError("no list file is given")
-    if allocated_tacs and tac_as_of is None:
-        tac_as_of = datetime.fromtimestamp(min(path.stat().st_mtime for path in allocated_tacs), UTC)
+    files = list_files(given, file, "snapshot")
+    tacs = [path for kind in TAC_KINDS for path in files.get(kind, ())]
+    if tacs and tac_as_of is None:
+        tac_as_of = datetime.fromtimestamp(min(path.stat().st_mtime for path in tacs), UTC)
     try:
         zone = ZoneInfo(timezone)
     except (OSError, ValueError, ZoneInfoNotFoundError) as error:
