@@ -55,6 +55,17 @@ class SnapshotInfo(TypedDict):
     counts: Counts
     bytes: int
 
+class Comparison(TypedDict):
+    """How two snapshots differ. `moved`: (list, list, devices), the lists being `unlisted` too, and those that stay
+    among them; `changed`: on the same list with another reason or deadline; `others`: what else differs, as `counts`
+    names it."""
+
+    moved: list[tuple[str, str, int]]
+    changed: int
+    pairs_gone: int
+    pairs_come: int
+    others: list[str]
+
 class Forecast(TypedDict):
     """What other lists would change. Of devices in use: `black` now, `turned_black` (the `first` of them by IMEI) and
     `freed`. Of a delta: `gone` and `come`, how many devices leave each list and come to it."""
@@ -231,6 +242,11 @@ class Snapshot:
 
     @property
     def info(self) -> SnapshotInfo: ...
+    def export(self, kind: str, path: StrPath, *, zone: list[tuple[int, int]]) -> int:
+        """Writes one kind of its rows as a list file, and returns how many: a kind of `eir.cli_exchange.ExportKind`.
+        Dates are those of the zone, given as `SnapshotBuilder` has it; a name that ends in `.gz` or `.zst` is packed.
+        Raises OSError, then nothing is changed, and ValueError for an unknown kind."""
+
     def explain(self, imei: str, imsi: str | None, policy: Policy, now: int) -> Explanation:
         """The verdict of this snapshot alone, without timers and overlay. Raises ValueError for what is no IMSI."""
 
@@ -481,6 +497,13 @@ class SnapshotBuilder:
 
     def finish(self, path: StrPath) -> BuildReport:
         """Writes the snapshot, whole or not at all. Raises BuildError."""
+
+def compare(old: Snapshot, new: Snapshot) -> Comparison:
+    """How two snapshots differ."""
+
+def write_delta(old: Snapshot, new: Snapshot, kind: str, path: StrPath, *, zone: list[tuple[int, int]]) -> int:
+    """Writes the file of `devices` or of `pairs` of the delta that leads from one snapshot to another, and returns how
+    many rows it has. The file and what is raised as `Snapshot.export` has it."""
 
 def imei_key(text: str) -> str:
     """The 14 digits of what a person typed; raises ValueError, for a wrong check digit too."""

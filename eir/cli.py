@@ -16,9 +16,9 @@ from typing import Annotated, Any
 
 import typer
 
-from eir import _core, config, control
+from eir import _core, cli_exchange, cli_lists, config, control
 from eir.cli_audit import audit_cli
-from eir.cli_lists import register
+from eir.cli_exchange import TimezoneOption, zone_named
 from eir.cli_options import (
     DEFAULT_CONFIG,
     CommandError,
@@ -42,7 +42,8 @@ lists_cli = typer.Typer(no_args_is_help=True, help="Build lists and put them in 
 config_cli = typer.Typer(no_args_is_help=True, help="Look at the configuration.")
 breaker_cli = typer.Typer(no_args_is_help=True, help="The breaker that stops new timers.")
 cli.add_typer(lists_cli, name="lists")
-register(lists_cli)
+cli_lists.register(lists_cli)
+cli_exchange.register(lists_cli)
 cli.add_typer(config_cli, name="config")
 cli.add_typer(breaker_cli, name="breaker")
 cli.add_typer(grey_cli, name="grey")
@@ -283,9 +284,7 @@ def lists_build(
     hard_reasons: Annotated[
         str, typer.Option(help="Black reasons that no exemption lifts, as the country's profile has them.")
     ] = "stolen,forged,court",
-    timezone: Annotated[
-        str, typer.Option(help="In which dates of devices (column until) are meant, as the country's profile has it.")
-    ] = "Asia/Almaty",
+    timezone: TimezoneOption = "Asia/Almaty",
 ) -> None:
     """Compile list files (CSV, also gzip or zstd) into a snapshot.
 
@@ -293,8 +292,6 @@ def lists_build(
     allocated and exempt TACs (tac), exempt IMSI ranges (imsi_from,imsi_to) and pairs (imei,imsi); and with --file those
     that others make, as --file dirbs-blacklist=FILE.
     """
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
     from rich.console import Console
 
     from eir.lists.build import build, show
@@ -311,10 +308,7 @@ def lists_build(
     tacs = [path for kind in TAC_KINDS for path in files.get(kind, ())]
     if tacs and tac_as_of is None:
         tac_as_of = datetime.fromtimestamp(min(path.stat().st_mtime for path in tacs), UTC)
-    try:
-        zone = ZoneInfo(timezone)
-    except (OSError, ValueError, ZoneInfoNotFoundError) as error:
-        raise CommandError(f"timezone: {error}") from error
+    zone = zone_named(timezone)
     console = Console(stderr=True)
     try:
         report = build(
