@@ -1,8 +1,10 @@
-"""`eir lists build --file`: lists as others make them."""
+"""Lists as others make them, in by `eir lists build --file` and out by `eir lists export` and `diff`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,3 +75,99 @@ def test_a_delta_of_dirbs_is_read(tmp_path: Path) -> None:
     gone.write_text(f"imei,imsi,msisdn\n{lists.CLONED},{lists.HOLDER},1\n")
     delta = _core.Delta.read([("dirbs-blocked", blocked), ("dirbs-removed", gone)], zone=[(0, 0)], max_bad_share=0.0)
     assert (delta.devices, delta.pairs) == (1, 1)
+
+
+def export(snapshot: Path, kind: str, output: Path) -> Path:
+    ran = eir("lists", "export", kind, snapshot, "-o", output)
+    assert ran.code == 0, ran.err
+    return output
+
+
+def differences(old: Path, new: Path) -> dict[str, Any]:
+    ran = eir("lists", "diff", old, new, "--json")
+    assert ran.code == 0, ran.err
+    found = dict(json.loads(ran.out))
+    found["moved"] = [move for move in found["moved"] if move[0] != move[1]]
+    return found
+
+
+NOTHING = {"moved": [], "changed": 0, "pairs_gone": 0, "pairs_come": 0, "others": []}
+
+
+@pytest.mark.parametrize("end", ["", ".gz", ".zst"])
+def test_what_is_exported_builds_the_same_snapshot(snapshot: Path, end: str) -> None:
+    lists.build(snapshot)
+    again = snapshot.with_name("again.eirs")
+    options: list[object] = []
+    for kind in lists.FILES:
+        options += ["--file", f"{kind}={export(snapshot, kind, snapshot.with_name(f'{kind}.csv{end}'))}"]
+    ran = eir("lists", "build", "-o", again, "--sequence", 1, *options)
+    assert ran.code == 0, ran.err
+    assert differences(snapshot, again) == NOTHING
+    ran = eir("lists", "diff", snapshot, again)
+    assert ran.out == "no difference\n"
+    devices = snapshot.with_name(f"devices.csv{end}").read_bytes()
+    assert {"": b"imei", ".gz": b"\x1f\x8b", ".zst": b"\x28\xb5"}[end] in devices[:4]
+
+
+def test_an_export_for_dirbs_is_read_as_one_of_its_own(snapshot: Path) -> None:
+    build(snapshot, FILES)
+    files = {
+        kind: export(snapshot, kind, snapshot.with_name("exported.csv")).read_text()
+        for kind in ("dirbs-blacklist", "dirbs-notifications", "dirbs-exceptions", "plain-white")
+    }
+    again = snapshot.with_name("again.eirs")
+    assert build(again, files).code == 0
+    assert differences(snapshot, again) == {**NOTHING, "others": ["allocated_tacs"]}
+
+
+def test_a_difference_is_told_and_written_as_a_delta(snapshot: Path) -> None:
+    other, delta, pairs = (snapshot.with_name(name) for name in ("other.eirs", "delta.csv", "pairs.csv.gz"))
+    lists.build(snapshot)
+    changed = {
+        "devices": f"imei,list,reason,until\n{lists.WHITE},black,court,\n{lists.BLACK},black,unverified,\n"
+        f"{lists.STOLEN},black,stolen,\n{lists.NEW},white,,\n{lists.NATIONAL_GREY},grey,,2026-05-01\n",
+    }
+    lists.build(other, changed)
+    ran = eir("lists", "diff", snapshot, other, "-o", delta, "--pairs", pairs, "--timezone", "UTC")
+    assert ran.out.splitlines() == [
+        "white -> black: 1",
+        "black -> unlisted: 1",
+        "unlisted -> white: 1",
+        "same list, other reason or date: 1",
+        "pairs: 1 gone, 0 new",
+        "differ too, which no delta brings: ranges, exempt tacs, allocated tacs, exempt imsis",
+    ]
+    assert delta.read_text().splitlines() == [
+        "change_type,imei,list,reason,until",
+        f"set,{lists.WHITE},black,court,",
+        f"remove,{lists.CLONED},,,",
+        f"set,{lists.NATIONAL_GREY},grey,,20260501",
+        f"set,{lists.NEW},white,,",
+    ]
+    read = _core.Delta.read([("devices", delta), ("pairs", pairs)], zone=[(0, 0)], max_bad_share=0.0)
+    assert (read.devices, read.pairs) == (4, 1)
+
+
+def test_a_sound_snapshot_is_verified_and_a_damaged_one_is_not(snapshot: Path) -> None:
+    lists.build(snapshot, sequence=7)
+    assert eir("lists", "verify", snapshot).out == f"{snapshot}: sequence 7, sound: 1 white, 3 black, 1 grey\n"
+    octets = bytearray(snapshot.read_bytes())
+    octets[700] ^= 1
+    snapshot.write_bytes(octets)
+    ran = eir("lists", "verify", snapshot)
+    assert (ran.code, ran.out) == (1, "")
+
+
+def test_an_export_that_fails_leaves_what_was_there(snapshot: Path) -> None:
+    lists.build(snapshot)
+    output = snapshot.with_name("devices.csv")
+    output.write_text("before")
+    octets = snapshot.read_bytes()
+    snapshot.write_bytes(octets[:-1])
+    assert eir("lists", "export", "devices", snapshot, "-o", output).code == 1
+    snapshot.write_bytes(octets)
+    assert eir("lists", "export", "devices", snapshot, "-o", output, "--timezone", "Nowhere").code == 1
+    assert eir("lists", "export", "everything", snapshot, "-o", output).code == 2
+    assert eir("lists", "export", "devices", snapshot, "-o", output.with_name("none") / "x.csv").code == 1
+    assert output.read_text() == "before"

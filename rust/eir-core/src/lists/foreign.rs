@@ -193,6 +193,8 @@ mod tests {
             let kind = FileKind::of_snapshot(kind).unwrap();
             assert!(matches!(read_text(kind, notifications, LAX), Err(FileFault::Header { .. })), "{kind}");
         }
+        let fault = read_text(FileKind::DirbsBlacklist, notifications, LAX).unwrap_err().to_string();
+        assert!(fault.contains("must have imei,block_date,reasons and not imsi; found"), "{fault}");
         let changes = "imei,block_date,reasons,change_type\n35209900176148,20260101,x,unblocked\n";
         assert!(read_text(FileKind::DirbsBlacklist, changes, LAX).is_err());
         assert!(read_text(FileKind::DirbsBlacklistChanges, changes, LAX).is_ok());

@@ -157,7 +157,11 @@ impl fmt::Display for FileFault {
             Self::Read(error) => write!(f, "cannot be read: {error}"),
             Self::Empty => f.write_str("is empty; it needs at least a header"),
             Self::Header { kind, found } => {
-                write!(f, "is no file of {kind}: its header must have {}; found {found}", kind.columns().join(","))
+                write!(f, "is no file of {kind}: its header must have {}", kind.columns().join(","))?;
+                if !kind.others().is_empty() {
+                    write!(f, " and not {}", kind.others().join(","))?;
+                }
+                write!(f, "; found {found}")
             }
             Self::LongRecord { line } => write!(f, "line {line}: a row longer than 64 KiB: a quote not closed?"),
             Self::ManyFields { line } => write!(f, "line {line}: a row of more than 256 fields"),
