@@ -16,6 +16,7 @@ WORLDLY = {
     "eir/audit.py",
     "eir/cli.py",
     "eir/cli_audit.py",
+    "eir/cli_exchange.py",
     "eir/cli_lists.py",
     "eir/cli_options.py",
     "eir/cli_publisher.py",
