@@ -272,6 +272,7 @@ class Delta:
     @property
     def wrong_rows(self) -> int: ...
 
+@final
 class Node:
     """A running data plane. Raises OSError where the journal or the system's means are not to be had.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import shutil
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -203,13 +204,12 @@ class ListsDesk:
 
         return take
 
-    def load(self, path: Path | None = None, force: bool = False) -> None:
+    def load(self, path: Path | None = None, *, asked: bool = False, force: bool = False) -> None:
         """Puts a snapshot file in force, the configured one if none is named. Raises ValueError; then nothing changes.
 
-        Refused, unless forced: lists older than those in force, and lists without any device where there are some. The
-        configured file may be older: then others came since.
+        Refused, unless forced: lists older than those in force, and lists without any device where there are some.
+        Where nobody has `asked` for it the configured file may be older: then others came since.
         """
-        named = path is not None
         path = path or self._settings.path(self._settings.lists.snapshot)
         try:
             snapshot = _core.Snapshot.open(path)
@@ -218,7 +218,7 @@ class ListsDesk:
         info, present = snapshot.info, self.lists.sequence
         if present is not None and not force:
             if info["sequence"] < present:
-                if not named:
+                if not asked:
                     return
                 raise ValueError(f"{path}: sequence {info['sequence']} is older than {present}, in force")
             counts, before = info["counts"], self.lists.counts
@@ -269,7 +269,7 @@ class ListsDesk:
     async def _load_other(self, ask: Mapping[str, Any]) -> Mapping[str, Any]:
         path = Path(ask["path"]) if ask.get("path") else None
         force = bool(ask.get("force"))
-        self.load(path, force)
+        self.load(path, asked=True, force=force)
         info = self._node.snapshot_info()
         assert info is not None
         await self._record(ask, kind="lists-load", sequence=info["sequence"], forced=force)
@@ -324,10 +324,14 @@ class ListsDesk:
         sequence = ask.get("sequence") or (present or 0) + 1
         tac_as_of = ask.get("tac_as_of")
         staged = self.lists.staging()
-        entries = await asyncio.to_thread(_stage, files, staged)
-        as_of = int(ask.get("as_of") or time.time())
-        manifest = Manifest(kind, self._settings.node.country, sequence, previous, as_of, tac_as_of, tuple(entries))
-        package = Package(manifest, manifests.encode(manifest), b"", staged)
+        try:
+            entries = await asyncio.to_thread(_stage, files, staged)
+            as_of = int(ask.get("as_of") or time.time())
+            manifest = Manifest(kind, self._settings.node.country, sequence, previous, as_of, tac_as_of, tuple(entries))
+            package = Package(manifest, manifests.encode(manifest), b"", staged)
+        except (OSError, ValueError):
+            await asyncio.to_thread(shutil.rmtree, staged, ignore_errors=True)
+            raise
         outcome = await self.lists.import_package(package, agent, approved=approved, dry_run=dry_run)
         if outcome.result is Result.APPLIED and not dry_run:
             await self._record(ask, kind="lists-import", sequence=sequence, what=kind, approved=approved)

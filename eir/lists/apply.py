@@ -250,7 +250,10 @@ class NationalLists:
             told = await asyncio.to_thread(take, package, source, approved, dry_run)
         except _Refusal as refusal:
             if refusal.soft and not dry_run:
-                await asyncio.to_thread(self._keep_refused, package, source, refusal.reasons)
+                try:
+                    await asyncio.to_thread(self._keep_refused, package, source, refusal.reasons)
+                except OSError as error:
+                    return Outcome(Result.REFUSED, f"{refusal}; and it cannot be kept: {error}")
             return Outcome(Result.REFUSED, str(refusal))
         except (_core.BuildError, _core.SnapshotError, OSError, ValueError) as error:
             return Outcome(Result.REFUSED, str(error))
@@ -384,10 +387,14 @@ class NationalLists:
     def _copied(self, package: Package) -> Path:
         """A package's files by themselves, as they are kept."""
         kept = self._versions.staging()
-        for entry in package.manifest.files:
-            (package.directory / entry.name).rename(kept / entry.name)
-        (kept / MANIFEST).write_bytes(package.manifest_bytes)
-        (kept / SIGNATURE).write_bytes(package.signature)
+        try:
+            for entry in package.manifest.files:
+                (package.directory / entry.name).rename(kept / entry.name)
+            (kept / MANIFEST).write_bytes(package.manifest_bytes)
+            (kept / SIGNATURE).write_bytes(package.signature)
+        except OSError:
+            shutil.rmtree(kept, ignore_errors=True)
+            raise
         return kept
 
     def _keep_refused(self, package: Package, source: str, reasons: tuple[str, ...]) -> None:

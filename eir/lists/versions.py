@@ -109,12 +109,17 @@ class Versions:
         return _numbers(self._root / "deltas")
 
     def keep(self, staged: Path, place: Path) -> None:
-        """Gives a staged directory its place, when all of it is on the disk; what was there is gone then."""
-        for entry in staged.iterdir():
-            sync(entry)
-        sync(staged)
-        self.discard(place)
-        staged.rename(place)
+        """Gives a staged directory its place, when all of it is on the disk; what was there is gone then. Where that
+        fails, so is what was staged."""
+        try:
+            for entry in staged.iterdir():
+                sync(entry)
+            sync(staged)
+            self.discard(place)
+            staged.rename(place)
+        except OSError:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
         sync(place.parent)
 
     def discard(self, place: Path) -> None:
@@ -148,7 +153,11 @@ class Versions:
 
     def refuse(self, staged: Path, refused: Refused) -> None:
         """Keeps a package, with the reasons."""
-        (staged / _REASON).write_bytes(msgspec.json.encode(refused) + b"\n")
+        try:
+            (staged / _REASON).write_bytes(msgspec.json.encode(refused) + b"\n")
+        except OSError:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
         self.keep(staged, self._refused(refused.kind, refused.sequence))
 
     def refused(self) -> Iterator[Refused]:

@@ -11,6 +11,7 @@ import pytest
 
 from support import lists
 from support.cli import Ran, eir
+from support.mounts import small_disk
 from support.node import MakeNode, NodeProcess, until
 
 SIGNED = ("--reason", "test", "--agent", "tester")
@@ -120,3 +121,30 @@ def test_damage_of_what_answers_is_found_and_the_version_before_comes_into_force
     assert check_whole(node) == 2
     assert "fallback 2 by the node" in eir("lists", "history", "-c", node.config).out
     assert not path.exists()
+
+
+@pytest.mark.parametrize("delta", [False, True])
+def test_a_disk_that_is_full_at_any_step_leaves_the_lists_of_before(
+    make_node: MakeNode, tmp_path: Path, delta: bool
+) -> None:
+    refused = 0
+    for number, kilobytes in enumerate((60, 90, 130, 180, 240, 300, 400, 600, 1200)):
+        disk = tmp_path / f"disk{number}"
+        with small_disk(disk, kilobytes << 10):
+            node = make_node({"lists": {**GUARD, "directory": str(disk / "lists")}})
+            ran = imported(node, 2, delta=delta)
+            state = int(node.ask("status")["position"]["sequence"])
+            assert (ran.code == 0) == (state == 2), ran.err
+            if state == 1:
+                assert "No space left" in ran.err
+                refused += 1
+                with node.peer() as peer:
+                    assert peer.check(lists.WHITE) == "white"
+            else:
+                check_whole(node)
+            assert not list((disk / "lists" / "incoming").iterdir())
+            node.kill()
+            node.start()
+            assert int(node.ask("status")["position"]["sequence"]) == state
+            node.stop()
+    assert 0 < refused < 9

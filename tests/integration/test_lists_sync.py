@@ -75,6 +75,7 @@ def test_a_directory_is_followed(make_node: MakeNode, tmp_path: Path) -> None:
     until(lambda: sequence(node) == 9)
     with node.peer() as peer:
         assert (peer.check(ONE), peer.check(TWO)) == ("black", "white")
+    until(lambda: not [path for path in drop.iterdir() if path.suffix != ".refused"])
     metrics = node.metrics()
     assert metrics['eir_lists_packages_total{kind="delta",result="refused",source="directory"}'] == 2
     assert metrics['eir_lists_packages_total{kind="snapshot",result="applied",source="directory"}'] == 1

@@ -65,8 +65,31 @@ def test_dictionaries_have_the_keys_of_the_stub(tmp_path: Path, shared_node: Nod
         "LoadReport": load,
         "Stats": status["stats"],
         "PeerStats": status["stats"]["before_open"],
+        "ListsPosition": status["position"],
+        "Forecast": forecast(tmp_path, policy, snapshot),
+        "Comparison": _core.compare(snapshot, snapshot),
     }
     assert {name: set(value) for name, value in found.items()} == TYPED_DICTS
+
+
+def forecast(directory: Path, policy: _core.Policy, snapshot: _core.Snapshot) -> _core.Forecast:
+    node = _core.Node(
+        origin_host="eir.test",
+        origin_realm="test",
+        origin_state_id=1,
+        workers=1,
+        max_events=64,
+        hold_ms=1000,
+        journal_directory=directory / "journal",
+        journal_segment_bytes=1 << 20,
+        journal_max_bytes=1 << 30,
+        policy=policy,
+        in_use_bytes=1 << 20,
+    )
+    try:
+        return node.foresee_lists(snapshot, [], 1)
+    finally:
+        node.stop()
 
 
 def test_both_planes_know_the_same_avps() -> None:
