@@ -21,6 +21,7 @@ from eir.cli_audit import audit_cli
 from eir.cli_lists import register
 from eir.cli_options import DEFAULT_CONFIG, CommandError, ConfigOption, JsonOption, new_console, when
 from eir.cli_peers import peers_cli
+from eir.cli_publisher import publisher_cli
 from eir.cli_sms import sms_cli
 from eir.cli_subscribers import subscribers_cli
 from eir.cli_timers import grey_cli, store_cli, why
@@ -43,6 +44,7 @@ cli.add_typer(audit_cli, name="audit")
 cli.add_typer(subscribers_cli, name="subscribers")
 cli.add_typer(sms_cli, name="sms")
 cli.add_typer(peers_cli, name="peers")
+cli.add_typer(publisher_cli, name="publisher")
 
 
 def main() -> None:

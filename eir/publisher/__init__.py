@@ -1,0 +1,1 @@
+"""The national side in small: lists in SQLite, published signed; for laboratories, demonstrations and tests."""
