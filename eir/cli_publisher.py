@@ -6,7 +6,7 @@ Commands work on the lists in the directory, whether `serve` runs or not: a runn
 from __future__ import annotations
 
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -116,9 +116,8 @@ def publisher_import(
     from datetime import UTC, datetime
 
     from eir.publisher import rows
-    from eir.publisher.book import WHOLE_KINDS
 
-    if kind not in ("devices", "pairs", *WHOLE_KINDS):
+    if kind not in ("devices", "pairs", *rows.WHOLE_KINDS):
         raise CommandError(f"{kind} is no kind of list")
     date = 0
     if kind == "allocated-tacs":
@@ -235,10 +234,8 @@ def publisher_serve(
         task = asyncio.ensure_future(server.run(lambda bound: print(f"ready {host}:{bound}", flush=True)))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        try:
+        with suppress(asyncio.CancelledError):
             await task
-        except asyncio.CancelledError:
-            pass
 
     asyncio.run(run())
     sys.stdout.flush()

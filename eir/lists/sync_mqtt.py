@@ -103,7 +103,7 @@ class MqttSource:
         properties.SessionExpiryInterval = _SESSION_SECONDS
         properties.ReceiveMaximum = _RECEIVE_MAXIMUM
         properties.MaximumPacketSize = MAX_MESSAGE
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             settings.host,
             settings.port,
             username=settings.username,
@@ -117,6 +117,9 @@ class MqttSource:
             tls_context=settings.tls,
             max_queued_incoming_messages=4 * _RECEIVE_MAXIMUM,
         )
+        # aiomqtt has no word for it (its issue 345): without, a message is acknowledged before it is looked at.
+        client._client.manual_ack_set(True)
+        return client
 
     async def _follow(self, client: aiomqtt.Client) -> None:
         # Also where the broker has kept the session: it may be another broker.
@@ -128,12 +131,14 @@ class MqttSource:
         async for message in client.messages:
             payload = message.payload
             await self.take(payload if isinstance(payload, bytes) else b"")
+            # Now it is durable, or of no use; a node that ends before gets it again.
+            client._client.ack(message.mid, message.qos)
 
     async def take(self, payload: bytes) -> None:
-        """One message. Whatever is in it, that raises nothing."""
+        """One message. Whatever is in it, that raises nothing; OSError where it cannot be staged."""
         try:
             package = await asyncio.to_thread(self._unpack, payload)
-        except (ManifestError, OSError) as error:
+        except ManifestError as error:
             self.messages["unreadable"] += 1
             log.warning("a message of the broker of lists is not readable", error=str(error))
             return

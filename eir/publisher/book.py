@@ -11,19 +11,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Final, Literal, NamedTuple
 
 from eir.lists.package import PackageKind
+from eir.publisher.rows import Device
 
-Listing = Literal["white", "grey", "black"]
-LISTINGS: Final[tuple[Listing, ...]] = get_args(Listing)
-WHOLE_KINDS: Final = {
-    "ranges": "from,to,list,reason",
-    "allocated-tacs": "tac",
-    "exempt-tacs": "tac",
-    "exempt-imsis": "imsi_from,imsi_to",
-}
-"""Kinds that no delta carries, with their columns: a change of these is a new snapshot."""
 _APPLICATION: Final = 0x45495250
 _VERSION: Final = 1
 _SCHEMA: Final = """
@@ -49,15 +41,6 @@ _PUT_DEVICE: Final = """INSERT INTO devices SELECT * FROM incoming WHERE true ON
 _CHANGED: Final = """INSERT OR IGNORE INTO changed SELECT i.imei FROM incoming i LEFT JOIN devices d USING (imei)
     WHERE (d.list, d.reason, d.until) IS NOT (i.list, i.reason, i.until)"""
 _GONE: Final = "SELECT imei FROM devices WHERE imei NOT IN (SELECT imei FROM incoming)"
-
-
-class Device(NamedTuple):
-    """A listed device; `until` is YYYYMMDD or empty, as is the reason."""
-
-    imei: int
-    listing: str
-    reason: str
-    until: str
 
 
 class Available(NamedTuple):

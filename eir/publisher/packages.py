@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from eir.lists import manifest as manifests
 from eir.lists.package import ListFile, Manifest, PackageKind
-from eir.publisher.book import WHOLE_KINDS, Book
+from eir.publisher.book import Book
+from eir.publisher.rows import WHOLE_KINDS
 
 MANIFEST: Final = "manifest.json"
 SIGNATURE: Final = "manifest.json.sig"

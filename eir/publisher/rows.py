@@ -10,14 +10,31 @@ import csv
 import re
 from collections.abc import Iterable, Iterator
 from datetime import date
+from typing import Final, Literal, NamedTuple, get_args
 
-from eir.publisher.book import LISTINGS, WHOLE_KINDS, Device
-
+Listing = Literal["white", "grey", "black"]
+LISTINGS: Final[tuple[Listing, ...]] = get_args(Listing)
+WHOLE_KINDS: Final = {
+    "ranges": "from,to,list,reason",
+    "allocated-tacs": "tac",
+    "exempt-tacs": "tac",
+    "exempt-imsis": "imsi_from,imsi_to",
+}
+"""Kinds that no delta carries, with their columns: a change of these is a new snapshot."""
 _IMEI = re.compile(r"[0-9]{14,16}", re.ASCII)
 _IMSI = re.compile(r"[0-9]{6,15}", re.ASCII)
 _REASON = re.compile(r"[a-z0-9-]{0,32}", re.ASCII)
 _DAY = re.compile(r"([0-9]{4})-?([0-9]{2})-?([0-9]{2})", re.ASCII)
 _PLAIN = re.compile(r"[a-z0-9-]{0,64}", re.ASCII)
+
+
+class Device(NamedTuple):
+    """A listed device; `until` is YYYYMMDD or empty, as is the reason."""
+
+    imei: int
+    listing: str
+    reason: str
+    until: str
 
 
 class RowError(ValueError):

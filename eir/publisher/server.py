@@ -153,7 +153,7 @@ class PublisherServer:
 
     async def _take(self, reports: Sequence[Report]) -> int:
         rows = [(report.id, report.node, msgspec.msgpack.encode(report)) for report in reports]
-        taken = await asyncio.to_thread(self._with_book, lambda book: book.take_reports(rows))
+        taken: int = await asyncio.to_thread(self._with_book, lambda book: book.take_reports(rows))
         self.counts["reports"] += taken
         return taken
 
