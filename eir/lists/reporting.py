@@ -42,7 +42,7 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
     record: int = 0
     line: int = 0
     day: str = ""
-    """The last day whose pairs are out, or going out: `piece` says how many pieces of it."""
+    """The last day whose pairs are out, or going out: then `piece` is the octet of its file where the next begin."""
     piece: int = -1
 
 
@@ -104,30 +104,28 @@ class Sources:
         for day in days:
             if day < cursor.day or (day == cursor.day and cursor.piece < 0):
                 continue
-            number = cursor.piece if day == cursor.day else 0
+            offset = cursor.piece if day == cursor.day else 0
             path = self._pairs / f"{day}.csv"
             at = int(path.stat().st_mtime)
-            pairs, more = _piece(path, number)
-            after = msgspec.structs.replace(cursor, day=day, piece=number + 1 if more else -1)
-            return ([of_pairs(self.node, day, at, number, pairs)] if pairs else []), after
+            pairs, behind = _piece(path, offset)
+            after = msgspec.structs.replace(cursor, day=day, piece=behind)
+            return ([of_pairs(self.node, day, at, offset, pairs)] if pairs else []), after
         return [], cursor
 
 
-def _piece(path: Path, number: int) -> tuple[list[tuple[str, str]], bool]:
-    """Some pairs of a day's file, and whether more follow. Lines are of one length: the place of each is known."""
+def _piece(path: Path, offset: int) -> tuple[list[tuple[str, str]], int]:
+    """Some pairs of a day's file, `imei,imsi`, and where the next begin; -1: there are no more."""
     with path.open("rb") as file:
-        header = file.readline().decode().strip().split(",")
-        imei, imsi = header.index("imei"), header.index("imsi")
-        for _ in range(number * _PAIRS):
+        file.seek(offset)
+        if not offset:
             file.readline()
         pairs = []
-        for line in file:
-            fields = line.decode().strip().split(",")
-            if fields[imsi]:
-                pairs.append((fields[imei][:14], fields[imsi]))
-            if len(pairs) == _PAIRS:
-                break
-        return pairs, bool(file.readline())
+        for _ in range(_PAIRS):
+            imei, _, imsi = file.readline().decode().strip().partition(",")
+            if imsi:
+                pairs.append((imei, imsi))
+        after = file.tell()
+        return pairs, after if file.readline() else -1
 
 
 class Way(Protocol):

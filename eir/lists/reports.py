@@ -124,6 +124,6 @@ def of_audit(line: Mapping[str, Any]) -> list[Report]:
         return []
 
 
-def of_pairs(node: str, day: str, at: int, number: int, pairs: Sequence[tuple[str, str]]) -> Report:
-    """A piece of a day's pairs, the pieces numbered from 0."""
-    return Report(id=f"{node}/pairs/{day}/{number}", kind="pairs", at=at, day=day, pairs=tuple(pairs))
+def of_pairs(node: str, day: str, at: int, offset: int, pairs: Sequence[tuple[str, str]]) -> Report:
+    """A piece of a day's pairs, from this octet of the day's file on."""
+    return Report(id=f"{node}/pairs/{day}/{offset}", kind="pairs", at=at, day=day, pairs=tuple(pairs))

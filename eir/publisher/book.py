@@ -35,7 +35,9 @@ CREATE TABLE numbers (name TEXT PRIMARY KEY, n INTEGER NOT NULL);
 INSERT INTO numbers VALUES ('sequence', 0), ('whole', 1), ('announced', 0), ('tac_as_of', 0);
 CREATE TABLE reports (id TEXT PRIMARY KEY, node TEXT NOT NULL, record BLOB NOT NULL) WITHOUT ROWID;
 """
-_INCOMING: Final = "CREATE TEMP TABLE incoming (imei INTEGER PRIMARY KEY, list TEXT, reason TEXT, until TEXT)"
+_INCOMING: Final = (
+    "CREATE TEMP TABLE IF NOT EXISTS incoming (imei INTEGER PRIMARY KEY, list TEXT, reason TEXT, until TEXT)"
+)
 _PUT_DEVICE: Final = """INSERT INTO devices SELECT * FROM incoming WHERE true ON CONFLICT (imei) DO UPDATE
     SET list = excluded.list, reason = excluded.reason, until = excluded.until"""
 _CHANGED: Final = """INSERT OR IGNORE INTO changed SELECT i.imei FROM incoming i LEFT JOIN devices d USING (imei)
@@ -74,17 +76,21 @@ class Book:
         connection = self._connection
         connection.execute("PRAGMA journal_mode = wal")
         connection.execute("PRAGMA synchronous = full")
-        with self.transaction():
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-            if version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                for statement in _statements(_SCHEMA):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
-            elif (application, version) != (_APPLICATION, _VERSION):
-                raise BookError(f"{self._path}: not a publisher's lists of version {_VERSION}")
-        connection.execute(_INCOMING)
+        # Who only reads waits for nobody.
+        if self._version() == (0, 0):
+            with self.transaction():
+                if self._version() == (0, 0) and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    for statement in _statements(_SCHEMA):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                    connection.execute(f"PRAGMA user_version = {_VERSION}")
+        if self._version() != (_APPLICATION, _VERSION):
+            raise BookError(f"{self._path}: not a publisher's lists of version {_VERSION}")
+
+    def _version(self) -> tuple[int, int]:
+        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        return application, version
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -113,6 +119,7 @@ class Book:
         What iterating raises, this raises, and nothing has changed.
         """
         connection = self._connection
+        connection.execute(_INCOMING)
         with self.transaction():
             connection.execute("DELETE FROM temp.incoming")
             connection.executemany("INSERT OR REPLACE INTO temp.incoming VALUES (?, ?, ?, ?)", devices)

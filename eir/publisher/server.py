@@ -16,10 +16,12 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 import aiomqtt
 import msgspec
@@ -75,6 +77,35 @@ class _Current(msgspec.Struct):
     sequence: int
     snapshot: int | None
     first_delta: int | None
+
+
+class _Clerk:
+    """The lists in a thread of their own, which ends with the work that it has begun."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, "publisher")
+        self._book: Book | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._thread.submit(self._close)
+        self._thread.shutdown()
+
+    async def do(self, work: Callable[[Book], _T]) -> _T:
+        """What `work` makes of the lists. Raises what it does."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._do, work)
+
+    def _do(self, work: Callable[[Book], _T]) -> _T:
+        if self._book is None:
+            self._book = Book(self._path)
+        return work(self._book)
+
+    def _close(self) -> None:
+        if self._book is not None:
+            self._book.close()
 
 
 class PublisherServer:
@@ -165,21 +196,21 @@ class PublisherServer:
 
     async def _publish_changes(self) -> None:
         """Has each change in a package as soon as it is seen."""
-        book = await asyncio.to_thread(Book, self._book)
-        try:
+
+        def publish(book: Book) -> int | None:
+            return self._packages.publish(book, int(time.time())) if book.is_changed() else None
+
+        async with _Clerk(self._book) as clerk:
             while True:
                 try:
-                    if await asyncio.to_thread(book.is_changed):
-                        sequence = await asyncio.to_thread(self._packages.publish, book, int(time.time()))
-                        if sequence is not None:
-                            self.counts["published"] += 1
-                            log.info("published", sequence=sequence)
+                    sequence = await clerk.do(publish)
+                    if sequence is not None:
+                        self.counts["published"] += 1
+                        log.info("published", sequence=sequence)
                 except (sqlite3.Error, OSError) as error:
                     log.error("not published", error=str(error))
                     await asyncio.sleep(1.0)
                 await asyncio.sleep(_LOOK_SECONDS)
-        finally:
-            book.close()
 
     async def _follow_broker(self, broker: Broker) -> None:
         """Announces packages and takes reports at the broker, and connects again after growing pauses."""
@@ -219,21 +250,18 @@ class PublisherServer:
 
     async def _announce(self, client: aiomqtt.Client) -> None:
         topic = f"eir/{self._serving.country}/deltas"
-        book = await asyncio.to_thread(Book, self._book)
-        try:
-            announced = await asyncio.to_thread(book.number, "announced")
+        async with _Clerk(self._book) as clerk:
+            announced = await clerk.do(lambda book: book.number("announced"))
             while True:
-                sequence = await asyncio.to_thread(book.number, "sequence")
+                sequence = await clerk.do(lambda book: book.number("sequence"))
                 while announced < sequence:
                     message = await asyncio.to_thread(self._packages.message, announced + 1, LONGEST_MESSAGE)
                     if message is not None:
                         await client.publish(topic, message, qos=1)
                         self.counts["announced"] += 1
                     announced += 1
-                    await asyncio.to_thread(_note_announced, book, announced)
+                    await clerk.do(partial(_note_announced, sequence=announced))
                 await asyncio.sleep(_LOOK_SECONDS / 2)
-        finally:
-            book.close()
 
     async def _take_messages(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
