@@ -209,7 +209,7 @@ class TestBroker:
                 seen: set[str] = set()
                 async for message in client.messages:
                     assert str(message.topic) == f"eir/test/reports/{NODE}"
-                    seen |= {report.id for report in read_reports(bytes(message.payload))}  # type: ignore[arg-type]
+                    seen |= {report.id for report in read_reports(bytes(message.payload))}
                     if f"{NODE}/audit/3" in seen:
                         break
             task.cancel()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import aiomqtt
 import pytest
 
+from eir.lists import sync_mqtt
 from eir.lists.package import Outcome, Package
 from eir.lists.sync_mqtt import MqttSettings, MqttSource
 from support.mosquitto import Mosquitto
@@ -119,6 +120,24 @@ def test_more_than_fits_into_the_window_arrives_in_order(broker: Mosquitto, rece
         await publish(broker, *(delta(number).message() for number in range(2, 152)))
         await until(lambda: receiver.sequence == 151)
         assert behind.calls == 1
+        await end(task)
+
+    run(work())
+
+
+def test_what_finds_no_place_comes_again(
+    broker: Mosquitto, receiver: FakeReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync_mqtt, "MAX_WAITING", 20_000)
+
+    async def work() -> None:
+        source = source_of(broker, receiver)
+        task = asyncio.create_task(source.run())
+        await until(lambda: source.connected)
+        await publish(broker, *(delta(number).message() for number in range(2, 102)))
+        await until(lambda: receiver.sequence == 101)
+        assert source.messages["gap"] == 0
+        assert source.messages["overflows"]
         await end(task)
 
     run(work())
