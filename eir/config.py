@@ -126,6 +126,27 @@ class MqttSection(_Section, frozen=True):
     password_file: str = ""
 
 
+class HttpSection(_Section, frozen=True):
+    """The server that lists come from; times in seconds."""
+
+    url: Annotated[str, Meta(pattern=r"^(https?://[!-~]{1,1000}[^/])?\Z")] = ""
+    interval: Timeout = 30.0
+    stall: Timeout = 20.0
+    max_deltas: Positive = 1000
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    token_file: str = ""
+
+
+class ReportsSection(_Section, frozen=True):
+    """What the national database is told; times in seconds."""
+
+    mqtt: bool = False
+    directory: str = ""
+    interval: Timeout = 5.0
+
+
 class ListsSection(_Section, frozen=True):
     """The lists; times in seconds."""
 
@@ -140,7 +161,9 @@ class ListsSection(_Section, frozen=True):
     keep: Seconds = 7 * 86400
     scrub: Annotated[int, Meta(ge=0, le=3650 * 86400)] = 86400
     drop: DropSection = DropSection()
+    http: HttpSection = HttpSection()
     mqtt: MqttSection = MqttSection()
+    reports: ReportsSection = ReportsSection()
     no_list_policy: Status = "white"
     stale_after: Seconds = 2 * 86400
     tac_max_age: Seconds = 30 * 86400
@@ -448,6 +471,12 @@ def _check(path: Path, config: Config) -> None:
         _redis_settings(config.redis).endpoints()
     except ValueError as error:
         raise ConfigError(f"{path}: redis.nodes: {error}") from None
+    if config.lists.reports.mqtt and not config.lists.mqtt.host:
+        raise ConfigError(f"{path}: lists.reports.mqtt: there is no lists.mqtt.host")
+    for section in ("http", "mqtt"):
+        files = getattr(config.lists, section)
+        if bool(files.certificate_file) != bool(files.key_file):
+            raise ConfigError(f"{path}: lists.{section}: certificate_file and key_file are needed together")
     if config.redis.password and config.redis.password_file:
         raise ConfigError(f"{path}: redis.password_file: there is a redis.password too")
     _check_sms(path, config.sms)
