@@ -55,6 +55,17 @@ class SnapshotInfo(TypedDict):
     counts: Counts
     bytes: int
 
+class Comparison(TypedDict):
+    """How two snapshots differ. `moved`: (list, list, devices), the lists being `unlisted` too, and those that stay
+    among them; `changed`: on the same list with another reason or deadline; `others`: what else differs, as `counts`
+    names it."""
+
+    moved: list[tuple[str, str, int]]
+    changed: int
+    pairs_gone: int
+    pairs_come: int
+    others: list[str]
+
 class Forecast(TypedDict):
     """What other lists would change. Of devices in use: `black` now, `turned_black` (the `first` of them by IMEI) and
     `freed`. Of a delta: `gone` and `come`, how many devices leave each list and come to it."""
@@ -134,11 +145,14 @@ class Stats(TypedDict):
     in_use_bytes: int
 
 class BuildReport(TypedDict):
-    """What a build did; `first_wrong_rows` is (file, line, reason)."""
+    """What a build did; `first_wrong_rows` is (file, line, reason). `not_decimal` rows are no wrong ones: files of
+    DIRBS have IMEIs as networks record them; `left_out` are right ones that say nothing of the lists."""
 
     rows: int
     wrong_rows: int
     first_wrong_rows: list[tuple[str, int, str]]
+    not_decimal: int
+    left_out: int
     check_digit_mismatches: int
     duplicates: int
     contradictions: int
@@ -228,6 +242,11 @@ class Snapshot:
 
     @property
     def info(self) -> SnapshotInfo: ...
+    def export(self, kind: str, path: StrPath, *, zone: list[tuple[int, int]]) -> int:
+        """Writes one kind of its rows as a list file, and returns how many: a kind of `eir.cli_exchange.ExportKind`.
+        Dates are those of the zone, given as `SnapshotBuilder` has it; a name that ends in `.gz` or `.zst` is packed.
+        Raises OSError, then nothing is changed, and ValueError for an unknown kind."""
+
     def explain(self, imei: str, imsi: str | None, policy: Policy, now: int) -> Explanation:
         """The verdict of this snapshot alone, without timers and overlay. Raises ValueError for what is no IMSI."""
 
@@ -237,8 +256,8 @@ class Delta:
 
     @staticmethod
     def read(files: list[tuple[str, StrPath]], *, zone: list[tuple[int, int]], max_bad_share: float) -> Delta:
-        """Reads the files of a delta, each with its kind: `devices` or `pairs`. Raises OSError, and BuildError where
-        one is refused or two things are said of one device."""
+        """Reads the files of a delta, each with its kind, one of `eir.lists.package.DELTA_KINDS`. Raises OSError, and
+        BuildError where one is refused or two things are said of one device."""
 
     @property
     def devices(self) -> int:
@@ -471,13 +490,20 @@ class SnapshotBuilder:
         run_rows: int | None = None,
     ) -> SnapshotBuilder: ...
     def add(self, kind: str, path: StrPath, progress: Callable[[int], object]) -> None:
-        """Reads a file of a kind: `devices`, `ranges`, `allocated-tacs`, `exempt-tacs`, `exempt-imsis` or `pairs`.
+        """Reads a file of a kind: one of `eir.lists.package.SNAPSHOT_KINDS`, or `seen-before-YYYY-MM-DD`.
 
         `progress` is called with the octets read so far; what it raises comes out. Raises BuildError where the file is
         refused, OSError where it cannot be opened, ValueError for an unknown kind."""
 
     def finish(self, path: StrPath) -> BuildReport:
         """Writes the snapshot, whole or not at all. Raises BuildError."""
+
+def compare(old: Snapshot, new: Snapshot) -> Comparison:
+    """How two snapshots differ."""
+
+def write_delta(old: Snapshot, new: Snapshot, kind: str, path: StrPath, *, zone: list[tuple[int, int]]) -> int:
+    """Writes the file of `devices` or of `pairs` of the delta that leads from one snapshot to another, and returns how
+    many rows it has. The file and what is raised as `Snapshot.export` has it."""
 
 def imei_key(text: str) -> str:
     """The 14 digits of what a person typed; raises ValueError, for a wrong check digit too."""

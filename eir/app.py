@@ -29,7 +29,7 @@ from eir.diameter.dictionary import DisconnectCause
 from eir.diameter.peer_timers import PeerTimers
 from eir.diameter.peers import Security
 from eir.diameter.server import DiameterServer
-from eir.lists_desk import ListsDesk
+from eir.lists_desk import ListsDesk, Trail
 from eir.log import Log
 from eir.metrics import NodeCollector, serve
 from eir.peer_book import PeerBook, PeerBookError
@@ -193,7 +193,9 @@ class Application:
         if (state := self._node.image_state) not in ("none", "loaded"):
             log.error("the image of the timers is damaged", state=state)
         self._make_timers(settings)
-        self._lists = ListsDesk(self._node, settings, self._country, self._sweep, self._record, self._desk.replace)
+        self._lists = ListsDesk(
+            self._node, settings, self._country, self._sweep, self._record, self._desk.replace, self._trail
+        )
         self._lists.start()
         await self._keeper.start(_STORE_PATIENCE)
         self._messages.start()
@@ -283,6 +285,7 @@ class Application:
             journal_keep=settings.journal.keep,
             journal_max_bytes=settings.journal.max_bytes,
         )
+        self._trail = Trail(self._audit, keeping.journal_source, keeping.audit_source)
         self._keeper = Keeper(self._node, _store(settings), self._audit, keeping, _rules(self._country))
         self._sweep = Sweep(self._node, self._keeper, name, settings.timers.sweep_per_second, self._horizon)
         self._keeper.besides = self._sweep.run

@@ -16,10 +16,19 @@ from typing import Annotated, Any
 
 import typer
 
-from eir import _core, config, control
+from eir import _core, cli_exchange, cli_lists, config, control
 from eir.cli_audit import audit_cli
-from eir.cli_lists import register
-from eir.cli_options import DEFAULT_CONFIG, CommandError, ConfigOption, JsonOption, new_console, when
+from eir.cli_exchange import TimezoneOption, zone_named
+from eir.cli_options import (
+    DEFAULT_CONFIG,
+    CommandError,
+    ConfigOption,
+    FurtherFilesOption,
+    JsonOption,
+    list_files,
+    new_console,
+    when,
+)
 from eir.cli_peers import peers_cli
 from eir.cli_publisher import publisher_cli
 from eir.cli_sms import sms_cli
@@ -27,13 +36,15 @@ from eir.cli_subscribers import subscribers_cli
 from eir.cli_timers import grey_cli, store_cli, why
 from eir.cli_trace import trace
 from eir.config import ConfigError
+from eir.lists.package import TAC_KINDS
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 lists_cli = typer.Typer(no_args_is_help=True, help="Build lists and put them in force.")
 config_cli = typer.Typer(no_args_is_help=True, help="Look at the configuration.")
 breaker_cli = typer.Typer(no_args_is_help=True, help="The breaker that stops new timers.")
 cli.add_typer(lists_cli, name="lists")
-register(lists_cli)
+cli_lists.register(lists_cli)
+cli_exchange.register(lists_cli)
 cli.add_typer(config_cli, name="config")
 cli.add_typer(breaker_cli, name="breaker")
 cli.add_typer(grey_cli, name="grey")
@@ -265,6 +276,7 @@ def lists_build(
     exempt_tacs: _Files = None,
     exempt_imsis: _Files = None,
     pairs: _Files = None,
+    file: FurtherFilesOption = None,
     as_of: Annotated[datetime | None, typer.Option(help="When the lists were true, UTC; now if not given.")] = None,
     tac_as_of: Annotated[
         datetime | None, typer.Option(help="The allocated-TAC list's date, UTC; its file's date if not given.")
@@ -274,17 +286,14 @@ def lists_build(
     hard_reasons: Annotated[
         str, typer.Option(help="Black reasons that no exemption lifts, as the country's profile has them.")
     ] = "stolen,forged,court",
-    timezone: Annotated[
-        str, typer.Option(help="In which dates of devices (column until) are meant, as the country's profile has it.")
-    ] = "Asia/Almaty",
+    timezone: TimezoneOption = "Asia/Almaty",
 ) -> None:
     """Compile list files (CSV, also gzip or zstd) into a snapshot.
 
     Each kind of file may be given more than once: devices (imei,list,reason[,until]), ranges (from,to,list,reason),
-    allocated and exempt TACs (tac), exempt IMSI ranges (imsi_from,imsi_to) and pairs (imei,imsi).
+    allocated and exempt TACs (tac), exempt IMSI ranges (imsi_from,imsi_to) and pairs (imei,imsi); and with --file those
+    that others make, as --file dirbs-blacklist=FILE.
     """
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
     from rich.console import Console
 
     from eir.lists.build import build, show
@@ -297,15 +306,11 @@ def lists_build(
         "exempt-imsis": exempt_imsis,
         "pairs": pairs,
     }
-    files = {kind: paths for kind, paths in given.items() if paths}
-    if not files:
-        raise CommandError("no list file is given")
-    if allocated_tacs and tac_as_of is None:
-        tac_as_of = datetime.fromtimestamp(min(path.stat().st_mtime for path in allocated_tacs), UTC)
-    try:
-        zone = ZoneInfo(timezone)
-    except (OSError, ValueError, ZoneInfoNotFoundError) as error:
-        raise CommandError(f"timezone: {error}") from error
+    files = list_files(given, file, "snapshot")
+    tacs = [path for kind in TAC_KINDS for path in files.get(kind, ())]
+    if tacs and tac_as_of is None:
+        tac_as_of = datetime.fromtimestamp(min(path.stat().st_mtime for path in tacs), UTC)
+    zone = zone_named(timezone)
     console = Console(stderr=True)
     try:
         report = build(

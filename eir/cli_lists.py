@@ -15,8 +15,18 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from eir.cli_options import DEFAULT_CONFIG, CommandError, ConfigOption, JsonOption, ask_node, new_console
+from eir.cli_options import (
+    DEFAULT_CONFIG,
+    CommandError,
+    ConfigOption,
+    FurtherFilesOption,
+    JsonOption,
+    ask_node,
+    list_files,
+    new_console,
+)
 from eir.cli_timers import AgentOption, ReasonOption
+from eir.lists.package import TAC_KINDS
 
 own_cli = typer.Typer(no_args_is_help=True, help="The operator's own entries, above the national lists.")
 
@@ -49,6 +59,7 @@ def import_lists(
     exempt_tacs: _Files = None,
     exempt_imsis: _Files = None,
     pairs: _Files = None,
+    file: FurtherFilesOption = None,
     sequence: Annotated[int | None, typer.Option(min=0, help="Which state this is; the next if not given.")] = None,
     delta: Annotated[bool, typer.Option("--delta", help="The files are changes (change_type,...).")] = False,
     as_of: Annotated[datetime | None, typer.Option(help="When this was true, UTC; now if not given.")] = None,
@@ -66,10 +77,9 @@ def import_lists(
         "exempt-imsis": exempt_imsis,
         "pairs": pairs,
     }
-    files = [(kind, str(one.absolute())) for kind, paths in given.items() for one in paths or ()]
-    if not files:
-        raise CommandError("no list file is given")
-    if allocated_tacs and tac_as_of is None:
+    found = list_files(given, file, "delta" if delta else "snapshot")
+    files = [(kind, str(one.absolute())) for kind, paths in found.items() for one in paths]
+    if any(kind in TAC_KINDS for kind in found) and tac_as_of is None:
         raise CommandError("allocated TACs need --tac-as-of")
     told = ask_node(
         path,

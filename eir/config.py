@@ -127,12 +127,11 @@ class MqttSection(_Section, frozen=True):
 
 
 class HttpSection(_Section, frozen=True):
-    """The server that lists come from; times in seconds."""
+    """The server that lists are fetched from; times in seconds."""
 
-    url: Annotated[str, Meta(pattern=r"^(https?://[!-~]{1,1000}[^/])?\Z")] = ""
-    interval: Timeout = 30.0
-    stall: Timeout = 20.0
-    max_deltas: Positive = 1000
+    url: Annotated[str, Meta(pattern=r"^(https?://[!-~]+[^/]|)\Z")] = ""
+    interval: Annotated[float, Meta(ge=0.1, le=86400)] = 60.0
+    stall: Timeout = 30.0
     ca_file: str = ""
     certificate_file: str = ""
     key_file: str = ""
@@ -140,11 +139,10 @@ class HttpSection(_Section, frozen=True):
 
 
 class ReportsSection(_Section, frozen=True):
-    """What the national database is told; times in seconds."""
+    """What the national database is told."""
 
-    mqtt: bool = False
     directory: str = ""
-    interval: Timeout = 5.0
+    mqtt: bool = False
 
 
 class ListsSection(_Section, frozen=True):
@@ -161,8 +159,8 @@ class ListsSection(_Section, frozen=True):
     keep: Seconds = 7 * 86400
     scrub: Annotated[int, Meta(ge=0, le=3650 * 86400)] = 86400
     drop: DropSection = DropSection()
-    http: HttpSection = HttpSection()
     mqtt: MqttSection = MqttSection()
+    http: HttpSection = HttpSection()
     reports: ReportsSection = ReportsSection()
     no_list_policy: Status = "white"
     stale_after: Seconds = 2 * 86400
@@ -471,15 +469,12 @@ def _check(path: Path, config: Config) -> None:
         _redis_settings(config.redis).endpoints()
     except ValueError as error:
         raise ConfigError(f"{path}: redis.nodes: {error}") from None
-    if config.lists.reports.mqtt and not config.lists.mqtt.host:
-        raise ConfigError(f"{path}: lists.reports.mqtt: there is no lists.mqtt.host")
-    for section in ("http", "mqtt"):
-        files = getattr(config.lists, section)
-        if bool(files.certificate_file) != bool(files.key_file):
-            raise ConfigError(f"{path}: lists.{section}: certificate_file and key_file are needed together")
     if config.redis.password and config.redis.password_file:
         raise ConfigError(f"{path}: redis.password_file: there is a redis.password too")
     _check_sms(path, config.sms)
+    reports = config.lists.reports
+    if reports.mqtt and not (config.lists.mqtt.host and reports.directory):
+        raise ConfigError(f"{path}: lists.reports.mqtt: lists.mqtt.host and lists.reports.directory are needed")
     # The journal grows by segments: a limit below one would not be kept.
     if config.journal.max_bytes < 2 * config.journal.segment_bytes:
         # The segment that is written to stays, so one that fills the journal would never be let go.

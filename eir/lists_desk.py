@@ -12,18 +12,22 @@ import random
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from eir import _core, audit
-from eir.config import Config, ConfigError, Country, secret
+from eir.audit import AuditLog
+from eir.config import Config, ConfigError, Country, HttpSection, MqttSection, secret
 from eir.lists import manifest as manifests
 from eir.lists.apply import ListRules, NationalLists
 from eir.lists.build import transitions
 from eir.lists.guard import Limits
 from eir.lists.package import ListFile, Manifest, Outcome, Package, PackageKind, Result
+from eir.lists.reports import Reporter
 from eir.lists.sync_dir import DirectorySource
+from eir.lists.sync_http import HttpSettings, HttpSource
 from eir.lists.sync_mqtt import MqttSettings, MqttSource
 from eir.lists.versions import Versions
 from eir.log import Log
@@ -55,14 +59,6 @@ def list_rules(settings: Config, country: Country) -> ListRules:
 def mqtt_settings(settings: Config) -> MqttSettings:
     """How the broker of lists is reached, with what its files hold now. Raises ConfigError."""
     mqtt = settings.lists.mqtt
-    context = None
-    if mqtt.tls:
-        try:
-            context = ssl.create_default_context(cafile=str(settings.path(mqtt.ca_file)) if mqtt.ca_file else None)
-            if mqtt.certificate_file:
-                context.load_cert_chain(settings.path(mqtt.certificate_file), settings.path(mqtt.key_file))
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"lists.mqtt: {error}") from error
     return MqttSettings(
         mqtt.host,
         mqtt.port,
@@ -70,8 +66,26 @@ def mqtt_settings(settings: Config) -> MqttSettings:
         settings.node.country,
         mqtt.username or None,
         secret(settings, "lists.mqtt.password_file", mqtt.password_file) or None,
-        context,
+        _context(settings, "lists.mqtt", mqtt) if mqtt.tls else None,
     )
+
+
+def http_settings(settings: Config) -> HttpSettings:
+    """How the server of lists is reached, with what its files hold now. Raises ConfigError."""
+    http = settings.lists.http
+    token = secret(settings, "lists.http.token_file", http.token_file) or None
+    context = _context(settings, "lists.http", http) if http.url.startswith("https:") else None
+    return HttpSettings(http.url, http.interval, http.stall, context, token)
+
+
+def _context(settings: Config, key: str, section: MqttSection | HttpSection) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=str(settings.path(section.ca_file)) if section.ca_file else None)
+        if section.certificate_file:
+            context.load_cert_chain(settings.path(section.certificate_file), settings.path(section.key_file))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"{key}: {error}") from error
+    return context
 
 
 async def _for_ever(run: Callable[[], Awaitable[None]]) -> None:
@@ -91,6 +105,15 @@ class Source(Protocol):
         """Goes on until it is cancelled."""
 
 
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """What reports are made from: the audit trail, and the names of it and of the journal, which change with them."""
+
+    log: AuditLog
+    journal_id: str
+    audit_id: str
+
+
 class ListsDesk:
     """The lists of a node. `record` puts an agent's act on the record, `replace_timer` carries a timer over."""
 
@@ -102,7 +125,9 @@ class ListsDesk:
         sweep: Sweep,
         record: Record,
         replace_timer: Callable[[Mapping[str, Any]], Awaitable[object]],
+        trail: Trail,
     ) -> None:
+        self._trail = trail
         self._replace_timer = replace_timer
         self._node = node
         self._settings = settings
@@ -113,6 +138,8 @@ class ListsDesk:
         self._tasks: list[asyncio.Task[None]] = []
         self._drop: DirectorySource | None = None
         self._mqtt: MqttSource | None = None
+        self._http: HttpSource | None = None
+        self._reporter: Reporter | None = None
         self.lists = NationalLists(node, versions, lambda: self._rules, sweep.lists_changed)
 
     def start(self) -> None:
@@ -141,9 +168,31 @@ class ListsDesk:
         if lists.mqtt.host:
             self._mqtt = MqttSource(mqtt_settings(self._settings), self.lists, self._behind, random.random)
             yield self._mqtt
+        if lists.http.url:
+            self._http = HttpSource(http_settings(self._settings), self.lists, random.random)
+            yield self._http
+        if lists.reports.directory:
+            self._reporter = self._make_reporter(self._settings.path(lists.reports.directory))
+            yield self._reporter
+
+    def _make_reporter(self, directory: Path) -> Reporter:
+        node, lists = self._settings.node, self._settings.lists
+        return Reporter(
+            self._node,
+            self._trail.log,
+            directory,
+            node=node.origin_host,
+            country=node.country,
+            journal_id=self._trail.journal_id,
+            audit_id=self._trail.audit_id,
+            publish=self._mqtt.report if lists.reports.mqtt and self._mqtt is not None else None,
+            clock=time.time,
+        )
 
     def _behind(self) -> None:
         """Deltas are missing that the broker has not."""
+        if self._http is not None:
+            self._http.wake()
 
     def reload(self, settings: Config, country: Country) -> Callable[[], None]:
         """What puts other settings in force, when they are found in order. Raises ConfigError."""
@@ -196,6 +245,10 @@ class ListsDesk:
             yield f"the directory of lists cannot be used: {self._drop.error}"
         if self._mqtt is not None and self._mqtt.error:
             yield f"no connection to the broker of lists: {self._mqtt.error}"
+        if self._http is not None and self._http.error:
+            yield f"lists cannot be fetched: {self._http.error}"
+        if self._reporter is not None and self._reporter.error:
+            yield f"nothing is reported to the national database: {self._reporter.error}"
 
     # Commands.
 

@@ -109,5 +109,11 @@ def show(report: _core.BuildReport, output: Path, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if report["not_decimal"] or report["left_out"]:
+        console.print(
+            f"{report['not_decimal']} rows have an IMEI with signs that are no digits, "
+            f"{report['left_out']} say nothing of the lists",
+            highlight=False,
+        )
     if report["dropped_reasons"]:
         console.print(f"{report['dropped_reasons']} rows lost their reason: a snapshot holds 13", style="yellow")

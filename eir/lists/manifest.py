@@ -16,21 +16,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from msgspec import Meta, Struct
 
-from eir.lists.package import ListFile, Manifest
+from eir.lists.package import TAC_KINDS, ListFile, Manifest, is_kind
 
 MAX_MANIFEST: Final = 256 << 10
 """Octets of the longest manifest that is read."""
 MAX_FILES: Final = 64
 SIGNATURE_OCTETS: Final = 64
 FORMAT: Final = 1
-DELTA_KINDS: Final = frozenset({"devices", "pairs"})
 
 TrustedKey = Ed25519PublicKey
 
 _Number = Annotated[int, Meta(ge=0, le=(1 << 62))]
 _Moment = Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
 _Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}\Z")]
-_Kind = Literal["devices", "ranges", "allocated-tacs", "exempt-tacs", "exempt-imsis", "pairs"]
 
 
 class ManifestError(ValueError):
@@ -39,7 +37,7 @@ class ManifestError(ValueError):
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
     name: _Name
-    kind: _Kind
+    kind: str
     octets: _Number
     rows: _Number
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -91,18 +89,19 @@ def _check(read: _Manifest) -> None:
     if read.kind == "delta":
         if read.previous is None or read.previous >= read.sequence:
             raise ManifestError("a delta that follows no earlier sequence")
-        if any(file.kind not in DELTA_KINDS for file in read.files):
-            raise ManifestError("a delta has files of devices and pairs only")
     elif read.previous is not None:
         raise ManifestError("a snapshot follows no sequence")
-    if any(file.kind == "allocated-tacs" for file in read.files) != (read.tac_as_of is not None):
+    for file in read.files:
+        if not is_kind(file.kind, read.kind):
+            raise ManifestError(f"a {read.kind} has no files of kind {file.kind!r}")
+    if any(file.kind in TAC_KINDS for file in read.files) != (read.tac_as_of is not None):
         raise ManifestError("allocated TACs come with tac_as_of, and it with them")
 
 
 def encode(manifest: Manifest) -> bytes:
     """The bytes of a manifest. Raises ManifestError for one that would not be taken."""
     counts = None if not manifest.counts else _Counts(*(manifest.counts[name] for name in ("white", "black", "grey")))
-    files = tuple(_File(file.name, file.kind, file.octets, file.rows, file.sha256) for file in manifest.files)  # type: ignore[arg-type]
+    files = tuple(_File(file.name, file.kind, file.octets, file.rows, file.sha256) for file in manifest.files)
     written = _Manifest(
         FORMAT,
         manifest.kind,

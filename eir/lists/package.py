@@ -6,22 +6,44 @@ decide nothing, and `apply`, which decides. Nothing here reads or checks a file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 PackageKind = Literal["snapshot", "delta"]
+
+SNAPSHOT_KINDS: Final = (
+    *("devices", "ranges", "allocated-tacs", "exempt-tacs", "exempt-imsis", "pairs", "plain-white", "plain-black"),
+    *("gsma-tac", "dirbs-blacklist", "dirbs-exceptions", "dirbs-notifications"),
+    *("stolen", "barred", "barred-tac", "golden", "pairing", "registration"),
+)
+"""Kinds of a snapshot's files, but for records of first sightings, whose kind names a day."""
+DELTA_KINDS: Final = (
+    *("devices", "pairs", "dirbs-blacklist", "dirbs-blocked", "dirbs-unblocked"),
+    *("dirbs-exceptions", "dirbs-added", "dirbs-removed", "dirbs-notifications", "dirbs-new", "dirbs-resolved"),
+)
+"""Kinds of a delta's files."""
+TAC_KINDS: Final = ("allocated-tacs", "gsma-tac")
+"""Kinds of allocated TACs, which come with their date."""
+_SEEN_BEFORE: Final = re.compile(r"seen-before-\d{4}-?\d\d-?\d\d", re.ASCII)
+
+
+def is_kind(kind: str, package: PackageKind) -> bool:
+    """Whether files of this kind may be in such a package."""
+    if package == "delta":
+        return kind in DELTA_KINDS
+    return kind in SNAPSHOT_KINDS or _SEEN_BEFORE.fullmatch(kind) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class ListFile:
     """A file of a package, as its manifest has it.
 
-    `kind` is that of docs/formats.md: devices, ranges, allocated-tacs, exempt-tacs, exempt-imsis or pairs; a delta has
-    devices and pairs only. `octets` and `sha256` (64 hexadecimal digits) are of the file as it lies there, compressed
-    or not; `rows` are those below the header.
+    `kind` is that of docs/formats.md, one for which `is_kind` holds. `octets` and `sha256` (64 hexadecimal
+    digits) are of the file as it lies there, compressed or not; `rows` are those below the header.
     """
 
     name: str

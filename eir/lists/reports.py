@@ -1,129 +1,224 @@
-"""What a node tells the national database: records, and the batches that carry them. Pure.
+"""Reports upward: what the national database is to know of this node, in batches, each at least once.
 
-First attaches come from the journal, flips and agents' acts from the audit trail, pairs from a day's file. A record's
-`id` follows from what it tells, so one that is sent twice is known again. docs/wire-format.md, Reports. Called by
-`reporting`, and by the publisher for what comes in.
+First attaches come from the journal; flips, timers that lists have ended, and agents' acts from the audit trail. Both
+are durable, so nothing is kept here but how far they were reported, and what the batch is that is being reported: one
+that is repeated after a crash is the same again, name and all (docs/wire-format.md). A batch goes to the broker, where
+there is one, and into a file of its day. No subscriber is in a report: pairs of devices and subscribers are files of
+their own (`in_use`).
+
+Called by `lists_desk`. What a journal lets go before it was reported is missing, and said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import msgspec
-from msgspec import Meta, Struct
 
-MAX_BATCH: Final = 5000
-"""Records of a batch at most; so many pairs in a record of these."""
+from eir.log import Log
 
-Kind = Literal["first-attach", "cancelled", "flip", "act", "pairs"]
-ACTS: Final = frozenset(
-    {"freeze", "unfreeze", "extend", "lift", "shift", "unshift", "lists-set", "replaced", "breaker-reset", "override"}
+FORMAT: Final = 1
+_MOST: Final = 1000
+"""Journal records, and lines of the audit trail, that are looked at for one batch."""
+_TIMERS: Final = ("expired", "ended", "freeze", "unfreeze", "extend", "lift", "replaced", "shift", "unshift")
+_LISTS: Final = ("lists-set", "lists-import", "lists-approve", "lists-rollback", "lists-follow")
+_ACTS: Final = frozenset((*_TIMERS, *_LISTS))
+_TOLD: Final = (
+    "imei",
+    "imeis",
+    "devices",
+    "old",
+    "new",
+    "change",
+    "days",
+    "first",
+    "last",
+    "shift",
+    "sequence",
+    "what",
 )
-"""Kinds of audit lines that are reported as acts."""
+"""Values of a line of the audit trail that are reported."""
 
-_Imei = Annotated[str, Meta(pattern=r"^[0-9]{14}\Z")]
-_Imsi = Annotated[str, Meta(pattern=r"^[0-9]{6,15}\Z")]
-_Text = Annotated[str, Meta(max_length=1000)]
-_Moment = Annotated[int, Meta(ge=0, le=(1 << 40))]
+log = Log(__name__)
 
 
-class ReportError(ValueError):
-    """What came is no batch of reports; the text says why, and repeats no value."""
+class Journal(Protocol):
+    """What is asked of `_core.Node` here."""
+
+    def read_journal(self, after: int, most: int) -> tuple[Sequence[Any], int]:
+        """Records above a number, and the number looked up to. Raises OSError."""
 
 
-class Report(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A record. Which members it has depends on its kind; times are seconds since 1970."""
+class Audit(Protocol):
+    """What is asked of `AuditLog` here."""
 
-    id: Annotated[str, Meta(min_length=1, max_length=400)]
-    kind: Kind
-    at: _Moment
-    node: Annotated[str, Meta(pattern=r"^[!-~]{1,255}\Z")] = "-"
-    """Who reports; in a batch it stands once for all."""
-    imei: _Imei | None = None
-    deadline: _Moment | None = None
-    act: _Text = ""
-    agent: _Text = ""
-    reason: _Text = ""
-    imeis: Annotated[tuple[_Imei, ...], Meta(max_length=100_000)] = ()
-    days: int = 0
-    day: Annotated[str, Meta(pattern=r"^[0-9-]{0,10}\Z")] = ""
-    pairs: Annotated[tuple[tuple[_Imei, _Imsi], ...], Meta(max_length=MAX_BATCH)] = ()
+    def read(self, after: int, most: int) -> Sequence[Mapping[str, Any]]:
+        """Lines above a number. Raises OSError."""
 
 
-class _Batch(Struct, frozen=True):
-    node: Annotated[str, Meta(pattern=r"^[!-~]{1,255}\Z")]
-    reports: Annotated[tuple[Report, ...], Meta(max_length=MAX_BATCH)]
+class Position(msgspec.Struct, frozen=True):
+    """How far was reported: of which journal and which audit trail, up to which number of each, and up to which the
+    batch goes that is being reported."""
+
+    journal: str
+    journal_at: int
+    journal_next: int
+    audit: str
+    audit_at: int
+    audit_next: int
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no batch is being reported."""
+        return (self.journal_at, self.audit_at) == (self.journal_next, self.audit_next)
+
+    def done(self) -> Position:
+        """The position behind the batch."""
+        return msgspec.structs.replace(self, journal_at=self.journal_next, audit_at=self.audit_next)
 
 
-def write_reports(node: str, reports: Sequence[Report]) -> bytes:
-    """A batch as msgpack."""
-    return msgspec.msgpack.encode(_Batch(node, tuple(reports)))
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is reported together."""
+
+    octets: bytes
+    lines: tuple[bytes, ...]
+    position: Position
 
 
-def read_reports(octets: bytes) -> list[Report]:
-    """The records of a batch, each with its node. Raises ReportError."""
-    try:
-        batch = msgspec.msgpack.decode(octets, type=_Batch)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ReportError(f"no batch of reports: {error}") from None
-    return [msgspec.structs.replace(report, node=batch.node) for report in batch.reports]
+class Reporter:
+    """The reports of one node. `publish` hands a batch to the broker and raises OSError where it has not; None: there
+    is no broker. `journal_id` and `audit_id` change when journal or audit trail begin anew."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        audit: Audit,
+        directory: Path,
+        *,
+        node: str,
+        country: str,
+        journal_id: str,
+        audit_id: str,
+        publish: Callable[[bytes], Awaitable[None]] | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.error = ""
+        """Why nothing is reported at present; empty where all is well."""
+        self.reported = 0
+        """Records since start."""
+        self._journal = journal
+        self._audit = audit
+        self._directory = directory
+        self._about = {"format": FORMAT, "country": country, "node": node}
+        self._ids = journal_id, audit_id
+        self._publish = publish
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Reports what comes. Never returns."""
+        while True:
+            try:
+                more = await self.report()
+                self.error = ""
+            except OSError as error:
+                if not self.error:
+                    log.error("nothing can be reported", error=str(error))
+                self.error, more = str(error) or type(error).__name__, False
+            await asyncio.sleep(0.0 if more else 2.0)
+
+    async def report(self) -> bool:
+        """Reports one batch; whether there may be more. Raises OSError; then it is reported again."""
+        batch = await asyncio.to_thread(self._next)
+        if batch is None:
+            return False
+        if batch.lines:
+            if self._publish is not None:
+                await self._publish(batch.octets)
+            await asyncio.to_thread(self._write, batch)
+            self.reported += len(batch.lines)
+        await asyncio.to_thread(self._set_position, batch.position)
+        return True
+
+    def _next(self) -> Batch | None:
+        self._directory.mkdir(exist_ok=True)
+        present = self._position()
+        if present.is_done:
+            _, reached = self._journal.read_journal(present.journal_at, _MOST)
+            lines = self._audit.read(present.audit_at, _MOST)
+            last = int(lines[-1]["n"]) if lines else present.audit_at
+            present = msgspec.structs.replace(present, journal_next=reached, audit_next=last)
+            if present.is_done:
+                return None
+            self._set_position(present)
+        return self._batch(present)
+
+    def _batch(self, of: Position) -> Batch:
+        told: list[dict[str, Any]] = []
+        at = of.journal_at
+        while at < of.journal_next:
+            records, reached = self._journal.read_journal(at, of.journal_next - at)
+            told += filter(None, map(_attach, records))
+            if reached <= at:
+                log.error("journal records were let go before they were reported", after=at)
+                break
+            at = reached
+        lines = self._audit.read(of.audit_at, max(0, of.audit_next - of.audit_at))
+        told += filter(None, map(_act, lines))
+        name = f"{of.journal}:{of.journal_at}-{of.journal_next}/{of.audit}:{of.audit_at}-{of.audit_next}"
+        octets = msgspec.msgpack.encode({**self._about, "id": name, "records": told})
+        return Batch(octets, tuple(msgspec.json.encode({**one, "batch": name}) for one in told), of.done())
+
+    def _position(self) -> Position:
+        journal, audit = self._ids
+        try:
+            found = msgspec.json.decode((self._directory / "position").read_bytes(), type=Position)
+        except FileNotFoundError:
+            return Position(journal, 0, 0, audit, 0, 0)
+        except msgspec.DecodeError as error:
+            # Twice is better than never.
+            log.error("how far was reported is not known, everything is reported again", error=str(error))
+            return Position(journal, 0, 0, audit, 0, 0)
+        if found.journal != journal:
+            found = msgspec.structs.replace(found, journal=journal, journal_at=0, journal_next=0)
+        if found.audit != audit:
+            found = msgspec.structs.replace(found, audit=audit, audit_at=0, audit_next=0)
+        return found
+
+    def _set_position(self, position: Position) -> None:
+        beside = self._directory / "position.new"
+        with beside.open("wb") as file:
+            file.write(msgspec.json.encode(position))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self._directory / "position")
+
+    def _write(self, batch: Batch) -> None:
+        day = datetime.fromtimestamp(self._clock(), UTC).date()
+        with (self._directory / f"{day}.jsonl").open("ab") as file:
+            file.write(b"".join(line + b"\n" for line in batch.lines))
+            file.flush()
+            os.fsync(file.fileno())
 
 
-def of_journal(node: str, records: Iterable[Sequence[Any]]) -> list[Report]:
-    """What is to be told of journal records, as `Node.read_journal` gives them."""
-    found = []
-    for record in records:
-        match record:
-            case ("start", imei, at, _, _, deadline):
-                known = deadline if deadline <= _LAST_DEADLINE else None
-                found.append(
-                    Report(
-                        id=f"{node}/start/{imei:014}/{at}",
-                        kind="first-attach",
-                        at=at,
-                        imei=f"{imei:014}",
-                        deadline=known,
-                    )
-                )
-            case ("cancel", imei, at):
-                found.append(Report(id=f"{node}/cancel/{imei:014}/{at}", kind="cancelled", at=at, imei=f"{imei:014}"))
-    return found
+def _attach(record: Sequence[Any]) -> dict[str, Any] | None:
+    """The report of a journal record: of first attaches only, and of those that were taken back."""
+    match record:
+        case ("start", imei, at, *_):
+            return {"kind": "first-attach", "imei": f"{imei:014}", "at": at}
+        case ("cancel", imei, at, *_):
+            return {"kind": "first-attach-cancelled", "imei": f"{imei:014}", "at": at}
+    return None
 
 
-_LAST_DEADLINE: Final = 0xFFFFFFFE
-"""Above it: a timer that does not run out."""
-
-
-def of_audit(line: Mapping[str, Any]) -> list[Report]:
-    """What is to be told of a line of the audit trail; nothing of most kinds, or of what is not understood."""
-    try:
-        name, at, kind = f"{line['node']}/audit/{line['n']}", line["at"], line["kind"]
-        if kind == "expired":
-            return [
-                Report(id=f"{name}/{int(imei):014}", kind="flip", at=at, imei=f"{int(imei):014}", deadline=deadline)
-                for imei, deadline in line["devices"]
-            ]
-        if kind not in ACTS:
-            return []
-        imeis = line.get("imeis") or [line[member] for member in ("imei", "old", "new") if line.get(member)]
-        act = f"{kind} {line['change']}" if line.get("change") else kind
-        return [
-            Report(
-                id=name,
-                kind="act",
-                at=at,
-                act=act,
-                agent=str(line.get("agent", ""))[:1000],
-                reason=str(line.get("reason", ""))[:1000],
-                imeis=tuple(f"{int(str(imei)[:14]):014}" for imei in imeis),
-                days=int(line.get("days", 0)),
-            )
-        ]
-    except (KeyError, TypeError, ValueError):
-        return []
-
-
-def of_pairs(node: str, day: str, at: int, offset: int, pairs: Sequence[tuple[str, str]]) -> Report:
-    """A piece of a day's pairs, from this octet of the day's file on."""
-    return Report(id=f"{node}/pairs/{day}/{offset}", kind="pairs", at=at, day=day, pairs=tuple(pairs))
+def _act(line: Mapping[str, Any]) -> dict[str, Any] | None:
+    if line.get("kind") not in _ACTS:
+        return None
+    told = {"kind": line["kind"], "at": line["at"], **{name: line[name] for name in _TOLD if name in line}}
+    return {**told, "agent": line["agent"]} if line.get("agent") else told

@@ -4,7 +4,7 @@ Deltas one after the other where the chain reaches back to what is in force, els
 is gone on with where it broke off, also after minutes; one that arrives wrong is begun anew. No redirect is followed,
 no answer is longer than it may be, nothing waits for a server that sends nothing.
 
-Called by `app`; brings packages to the `Receiver` and decides nothing.
+Called by `lists_desk`; brings packages to the `Receiver` and decides nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from eir.lists.package import ListFile, Manifest, Outcome, Package, PackageKind,
 from eir.log import Log
 
 SOURCE: Final = "http"
-_LONGEST_CURRENT: Final = 64 << 10
+_LONGEST_CURRENT: Final = 4096
 _PIECE: Final = 1 << 20
 _TRIES: Final = 5
 """Attempts in a row at a file that bring not one octet."""
@@ -47,12 +47,10 @@ _Sequence = Annotated[int, Meta(ge=0, le=1 << 62)]
 
 
 class _Current(msgspec.Struct, frozen=True):
-    """What the server has. `first_delta` to `sequence` are there without a hole; members to come are passed over."""
+    """What the server has: the newest snapshot, and the newest state that deltas lead to. What is more is ignored."""
 
-    country: str
     sequence: _Sequence
     snapshot: _Sequence | None = None
-    first_delta: _Sequence | None = None
 
 
 class _FetchError(Exception):
@@ -66,20 +64,19 @@ class _FetchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """How the server is reached. `base` has no slash at its end; times in seconds.
+    """How the server is reached. `url` is the base, without a slash at its end; times in seconds.
 
     `stall`: without an octet for so long, a transfer is broken off. `max_deltas`: further behind, the snapshot is
-    fetched. `max_octets`: of a package, whatever its manifest says.
+    fetched where there is one. `max_octets`: of a package, whatever its manifest says.
     """
 
-    base: str
-    country: str
-    interval: float = 30.0
-    stall: float = 20.0
+    url: str
+    interval: float
+    stall: float
+    tls: ssl.SSLContext | None = None
+    token: str | None = None
     max_deltas: int = 1000
     max_octets: int = 64 << 30
-    tls: ssl.SSLContext | None = None
-    token_file: Path | None = None
 
 
 class _Partial:
@@ -196,44 +193,37 @@ class HttpSource:
         self.counts["looks"] += 1
         current = await self._ask_current(session)
         applied = 0
-        without_chain = False
-        while (kind_and_number := self._next(current, without_chain)) is not None:
-            kind, number = kind_and_number
+        trouble = ""
+        while (found := self._next(current, bool(trouble))) is not None:
+            kind, number = found
             before = self._receiver.sequence
             try:
                 outcome = await self._bring(session, kind, number)
             except _FetchError as error:
                 if kind == "snapshot" or not error.missing:
                     raise
-                outcome = Outcome(Result.GAP)
+                outcome = Outcome(Result.GAP, "it is not there")
             applied += outcome.result is Result.APPLIED
-            if kind == "delta" and outcome.result in (Result.GAP, Result.REFUSED):
+            trouble = ""
+            if self._receiver.sequence == before:
                 # A delta that is gone, or does not fit, is healed by a later snapshot.
-                without_chain = True
-            elif outcome.result is not Result.APPLIED or self._receiver.sequence == before:
-                break
-            elif kind == "snapshot":
-                without_chain = False
+                trouble = f"{kind} {number} is {outcome.result.value}: {outcome.reason}"
+                if kind == "snapshot":
+                    break
+        if trouble and self._receiver.sequence != max(current.sequence, current.snapshot or 0):
+            raise _FetchError(trouble, self._settings.interval)
         return applied
 
     def _next(self, current: _Current, without_chain: bool) -> tuple[PackageKind, int] | None:
         """The package to be fetched next; None where there is nothing to be had."""
         present = self._receiver.sequence
-        newest = max(current.sequence, current.snapshot or 0)
-        if present is not None and present >= newest:
-            return None
-        reached = (
-            present is not None
-            and current.first_delta is not None
-            and current.first_delta <= present + 1 <= current.sequence
-        )
-        far = present is None or current.sequence - present > self._settings.max_deltas
-        newer = current.snapshot is not None and (present is None or current.snapshot > present)
-        if newer and current.snapshot is not None and (without_chain or far or not reached):
-            return "snapshot", current.snapshot
-        if present is not None and reached and not without_chain:
-            return "delta", present + 1
-        return None
+        newer = current.snapshot if present is None or (current.snapshot or 0) > present else None
+        if present is None or current.sequence <= present:
+            return None if newer is None else ("snapshot", newer)
+        far = current.sequence - present > self._settings.max_deltas
+        if newer is not None and (without_chain or far):
+            return "snapshot", newer
+        return None if without_chain else ("delta", present + 1)
 
     # One package.
 
@@ -300,7 +290,7 @@ class HttpSource:
         """One request for the rest of a file; what comes is kept, also where it ends early."""
         have = target.octets
         headers = self._headers() | ({"Range": f"bytes={have}-"} if have else {})
-        async with session.get(f"{self._settings.base}/v1/{name}", headers=headers, allow_redirects=False) as response:
+        async with session.get(f"{self._settings.url}/v1/{name}", headers=headers, allow_redirects=False) as response:
             if response.status == 416 or (response.status == 206 and not _goes_on(response, have, file.octets)):
                 # What is here is not of what is there.
                 target.begin_anew()
@@ -335,7 +325,7 @@ class HttpSource:
     async def _ask_current(self, session: aiohttp.ClientSession) -> _Current:
         headers = self._headers() | ({"If-None-Match": self._etag} if self._etag and self._current else {})
         async with asyncio.timeout(4 * self._settings.stall):
-            url = f"{self._settings.base}/v1/current"
+            url = f"{self._settings.url}/v1/current"
             async with session.get(url, headers=headers, allow_redirects=False) as response:
                 if response.status == 304 and self._current is not None:
                     self.counts["unchanged"] += 1
@@ -346,28 +336,19 @@ class HttpSource:
             current = msgspec.json.decode(told, type=_Current)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _FetchError(f"current: {error}") from error
-        if current.country != self._settings.country:
-            raise _FetchError("the server has another country's lists")
         self._current, self._etag = current, etag[:256]
         return current
 
     async def _small(self, session: aiohttp.ClientSession, name: str, most: int) -> bytes:
         async with asyncio.timeout(4 * self._settings.stall):
-            url = f"{self._settings.base}/v1/{name}"
+            url = f"{self._settings.url}/v1/{name}"
             async with session.get(url, headers=self._headers(), allow_redirects=False) as response:
                 return await _read_small(response, most)
 
     def _headers(self) -> dict[str, str]:
-        """Raises _FetchError where the token cannot be read now."""
         headers = {"Accept-Encoding": "identity"}
-        if self._settings.token_file is not None:
-            try:
-                token = self._settings.token_file.read_text().partition("\n")[0].strip()
-            except (OSError, UnicodeDecodeError):
-                token = ""
-            if not (token and token.isascii() and token.isprintable()):
-                raise _FetchError("the token cannot be read")
-            headers["Authorization"] = f"Bearer {token}"
+        if self._settings.token:
+            headers["Authorization"] = f"Bearer {self._settings.token}"
         return headers
 
 

@@ -117,6 +117,7 @@ class MqttSource:
         """Messages by what became of them: the results of packages, "unreadable", "without files"; "overflows"."""
         self.error = ""
         """Why there is no connection; empty where there is one."""
+        self._client_now: aiomqtt.Client | None = None
         self._settings = settings
         self._receiver = receiver
         self._behind = behind
@@ -138,10 +139,20 @@ class MqttSource:
                     log.error("no connection to the broker of lists", error=str(error))
                 self.error = str(error) or type(error).__name__
             finally:
-                self.connected = False
+                self.connected, self._client_now = False, None
             # Jitter: all nodes of a country have the same broker.
             await asyncio.sleep(pause * (0.5 + self._random()))
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def report(self, octets: bytes) -> None:
+        """Publishes a report upward, and returns when the broker has it. Raises OSError where it has not."""
+        client, settings = self._client_now, self._settings
+        if client is None:
+            raise ConnectionError("no connection to the broker of lists")
+        try:
+            await client.publish(f"eir/{settings.country}/reports/{settings.client_id}", octets, qos=1, timeout=10.0)
+        except (aiomqtt.MqttError, ValueError) as error:
+            raise ConnectionError(str(error)) from error
 
     def _client(self) -> aiomqtt.Client:
         settings = self._settings
@@ -171,7 +182,7 @@ class MqttSource:
     async def _follow(self, client: aiomqtt.Client) -> None:
         # Also where the broker has kept the session: it may be another broker.
         await client.subscribe(f"eir/{self._settings.country}/deltas", options=SubscribeOptions(qos=1))
-        self.connected, self.error = True, ""
+        self.connected, self.error, self._client_now = True, "", client
         log.info("following the broker of lists")
         # What was published before there was a session is nowhere in it.
         self._behind()

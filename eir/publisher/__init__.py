@@ -1,1 +1,1 @@
-"""The national side in small: lists in SQLite, published signed; for laboratories, demonstrations and tests."""
+"""The national side in small, for laboratories, tests and the demonstration."""

@@ -69,6 +69,51 @@ def test_pairs_come_and_go(node: NodeProcess) -> None:
         assert peer.check(lists.BLACK) == "black"
 
 
+def given(node: NodeProcess, files: dict[str, str], *options: str) -> Ran:
+    """Imports files of kinds that have no option of their own."""
+    named: list[object] = []
+    for kind, text in files.items():
+        path = node.config.with_name(f"{kind}.csv")
+        path.write_text(text)
+        named += ["--file", f"{kind}={path}"]
+    return eir("lists", "import", *named, *options, *SIGNED, "-c", node.config)
+
+
+def test_changes_that_dirbs_gives_out_come_into_force(node: NodeProcess) -> None:
+    device = lists.new_devices(1)[0]
+    listed, paired = "imei,block_date,reasons", "imei,imsi,msisdn"
+    files = {
+        "dirbs-blocked": f"{listed}\n{device},20260101,Stolen|dup\n3520990000000A,20260101,dup\n",
+        "dirbs-unblocked": f"{listed}\n{lists.BLACK},20260101,dup\n",
+        "dirbs-notifications": f"{paired},block_date,reasons,change_type\n"
+        f"{lists.BLACK},{lists.HOLDER},1,20000101,dup,new\n{device},{lists.HOLDER},1,20000101,dup,blacklisted\n",
+        "dirbs-removed": f"{paired}\n{lists.CLONED},{lists.HOLDER},1\n",
+    }
+    with node.peer() as peer:
+        assert peer.check(lists.CLONED, lists.HOLDER) == "white"
+        ran = given(node, files, "--delta")
+        assert ran.code == 0, ran.err
+        assert "2 devices and 1 pairs change" in ran.out
+        assert [peer.check(imei) for imei in (device, lists.CLONED)] == ["black", "black"]
+        # Its day is over.
+        assert peer.check(lists.BLACK, lists.HOLDER) == "black"
+    assert given(node, files).code == 1
+
+
+def test_lists_that_others_make_come_into_force(node: NodeProcess) -> None:
+    device = lists.new_devices(1)[0]
+    files = {"plain-white": f"{lists.BLACK}\n", "stolen": f"imei,reporting_date\n{device},\n"}
+    with node.peer() as peer:
+        ran = given(node, {**files, "gsma-tac": "TAC|Maker\n35209900|x\n"}, "--approve")
+        assert "allocated TACs need --tac-as-of" in ran.err
+        ran = given(node, files, "--approve")
+        assert ran.code == 0, ran.err
+        assert [peer.check(imei) for imei in (lists.BLACK, device)] == ["white", "black"]
+    node.kill()
+    node.start()
+    assert sequence(node) == 2
+
+
 def test_a_grey_entry_ends_with_its_day(node: NodeProcess) -> None:
     past, ahead = lists.new_devices(2)
     assert change(node, f"set,{past},grey,,20260101\nset,{ahead},grey,,20990101\n").code == 0

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import aiomqtt
+import msgspec
 import pytest
 
 from support import lists
+from support.cli import eir
 from support.mosquitto import Mosquitto
 from support.node import MakeNode, NodeProcess, until
 from support.packages import OTHER_KEY, Made, make, public_pem
@@ -132,3 +134,31 @@ def test_a_broker_that_goes_or_falls_silent_is_come_back_to(
     broker.start()
     publish(broker, delta(3, f"set,{TWO},white,,").message())
     until(lambda: sequence(node) == 3, 60)
+
+
+def test_first_attaches_and_acts_are_reported_to_the_broker(
+    make_node: MakeNode, tmp_path: Path, broker: Mosquitto
+) -> None:
+    reports = {"directory": str(tmp_path / "reports"), "mqtt": True}
+    node = following(make_node, tmp_path, mqtt=of_broker(broker), reports=reports)
+    heard: list[Any] = []
+
+    async def listen() -> None:
+        async with aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+            await client.subscribe("eir/test/reports/#", qos=1)
+            with node.peer() as peer:
+                assert peer.check(ONE, lists.SUBSCRIBER) == "grey"
+            own = eir("lists", "own", "add", TWO, "black", "--reason", "x", "--agent", "care", "-c", node.config)
+            assert own.code == 0
+            async for message in client.messages:
+                assert isinstance(message.payload, bytes)
+                heard.extend(msgspec.msgpack.decode(message.payload)["records"])
+                if {"first-attach", "lists-set"} <= {one["kind"] for one in heard}:
+                    return
+
+    asyncio.run(asyncio.wait_for(listen(), 30))
+    assert [one["imei"] for one in heard if one["kind"] == "first-attach"] == [ONE]
+    (act,) = [one for one in heard if one["kind"] == "lists-set"]
+    assert (act["imei"], act["change"], act["agent"]) == (TWO, "black", "care")
+    assert lists.SUBSCRIBER not in str(heard)
+    until(lambda: "lists-set" in "".join(path.read_text() for path in (tmp_path / "reports").glob("*.jsonl")))

@@ -1,54 +1,51 @@
-"""A publisher in the test's own event loop, over a directory of the test's own."""
+"""`eir publisher` in a process of its own."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+import subprocess
+import sys
 from pathlib import Path
 
-from eir.publisher.book import Book
-from eir.publisher.packages import Packages
-from eir.publisher.rows import device
-from eir.publisher.server import Broker, PublisherServer, Serving
-from support.packages import KEY
+from support.cli import eir
+
+EIR = Path(sys.executable).with_name("eir")
 
 
-@dataclass
-class Publisher:
-    """Its lists, its packages, and where it is served."""
+class PublisherProcess:
+    """A publisher of the test country; nothing runs before `start`."""
 
-    book: Book
-    packages: Packages
-    server: PublisherServer
-    base: str
+    def __init__(self, directory: Path, broker_port: int | None = None) -> None:
+        self.directory = directory
+        self._mqtt = [] if broker_port is None else ["--mqtt", f"127.0.0.1:{broker_port}"]
+        self._process: subprocess.Popen[str] | None = None
+        self._port = 0
 
-    def set(self, imei: str, listing: str, reason: str = "", until: str = "") -> None:
-        self.book.put([device(imei, listing, reason, until)])
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
 
-    def publish(self, now: int = 1_790_000_000) -> int | None:
-        return self.packages.publish(self.book, now)
+    @property
+    def key(self) -> Path:
+        return self.directory / "key.pub.pem"
 
+    def start(self) -> None:
+        command = [str(EIR), "publisher", "serve", str(self.directory), "--country", "test", *self._mqtt]
+        command += ["--listen", f"127.0.0.1:{self._port}"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        ready = self._process.stdout.readline()
+        assert "publisher ready" in ready
+        self._port = int(ready.split("http=127.0.0.1:")[1].split()[0])
 
-@asynccontextmanager
-async def publishing(
-    directory: Path, *, automatic: bool = False, token: str = "", broker: int | None = None
-) -> AsyncIterator[Publisher]:
-    directory.mkdir(exist_ok=True)
-    book = Book(directory / "lists.db")
-    packages = Packages(directory, "test", KEY)
-    reached = None if broker is None else Broker("127.0.0.1", broker)
-    server = PublisherServer(
-        Serving("127.0.0.1", 0, "test", automatic, token, None, reached), directory / "lists.db", packages
-    )
-    ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(server.run(ready.set_result))
-    try:
-        await asyncio.wait((ready, task), timeout=10, return_when=asyncio.FIRST_COMPLETED)
-        yield Publisher(book, packages, server, f"http://127.0.0.1:{ready.result()}")
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        book.close()
+    def run(self, command: str, *arguments: object) -> str:
+        ran = eir("publisher", command, self.directory, *map(str, arguments), "--country", "test")
+        assert ran.code == 0, ran.err
+        return ran.out
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            assert self._process.wait(20) == 0
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None

@@ -13,6 +13,7 @@ import pytest
 
 from eir import metrics
 from eir.diameter.server import DiameterServer, Outcomes
+from eir.lists.apply import ListsState
 from eir.metrics import NodeCollector
 from eir.timers.keeper import Keeper, KeeperState
 from eir.timers.store import Counts
@@ -95,11 +96,20 @@ PROMISED = {
     "eir_lists_valid": ("gauge", set()),
     "eir_overlay_entries": ("gauge", set()),
     "eir_lists_sequence": ("gauge", set()),
+    "eir_lists_snapshot_sequence": ("gauge", set()),
+    "eir_lists_deltas": ("gauge", set()),
+    "eir_lists_delta_devices": ("gauge", set()),
+    "eir_lists_packages_total": ("counter", {"source", "kind", "result"}),
+    "eir_lists_held": ("gauge", set()),
+    "eir_lists_damaged": ("gauge", set()),
+    "eir_lists_scrubbed_timestamp_seconds": ("gauge", set()),
     "eir_lists_age_seconds": ("gauge", set()),
     "eir_lists_stale": ("gauge", set()),
     "eir_lists_entries": ("gauge", {"section"}),
 }
-OF_A_SNAPSHOT = {"eir_lists_sequence", "eir_lists_age_seconds", "eir_lists_stale", "eir_lists_entries"}
+OF_A_SNAPSHOT = {"eir_lists_sequence", "eir_lists_age_seconds", "eir_lists_stale", "eir_lists_entries"} | {
+    f"eir_lists_{name}" for name in ("snapshot_sequence", "deltas", "delta_devices")
+}
 
 COUNTS: _core.Counts = {
     "white": 1,
@@ -172,6 +182,11 @@ class FakeNode:
 
     def journal_position(self) -> int:
         return 25
+
+    def lists_position(self) -> _core.ListsPosition | None:
+        if self._created_at is None:
+            return None
+        return {"sequence": 78, "as_of": self._created_at, "deltas": 1, "devices": 3}
 
     def snapshot_info(self) -> _core.SnapshotInfo | None:
         if self._created_at is None:
@@ -262,7 +277,9 @@ def collector(age: int | None = 0, stale_after: int = 3600) -> NodeCollector:
     created_at = None if age is None else int(time.time()) - age
     node, server = cast("_core.Node", FakeNode(created_at)), cast(DiameterServer, FakeServer())
     keeper, sweep = cast(Keeper, FakeKeeper()), cast(Sweep, FakeSweep())
-    return NodeCollector(node, server, keeper, sweep, cast(Messages, FakeMessages()), stale_after)
+    found = NodeCollector(node, server, keeper, sweep, cast(Messages, FakeMessages()), stale_after)
+    found.lists = ListsState(Counter({("mqtt", "delta", "applied"): 2}), held=True)
+    return found
 
 
 def samples(of: NodeCollector) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -314,7 +331,12 @@ def test_values() -> None:
         (2, "eir_peer_state", {"peer": "dra", "state": "I-Open"}),
         (1, "eir_watchdog_state", {"peer": "mme1", "state": "OKAY"}),
         (3, "eir_lists_entries", {"section": "grey"}),
-        (77, "eir_lists_sequence", {}),
+        (78, "eir_lists_sequence", {}),
+        (77, "eir_lists_snapshot_sequence", {}),
+        (3, "eir_lists_delta_devices", {}),
+        (2, "eir_lists_packages_total", {"source": "mqtt", "kind": "delta", "result": "applied"}),
+        (1, "eir_lists_held", {}),
+        (0, "eir_lists_damaged", {}),
     ]:
         assert value(node, name, **labels) == expected, (name, labels)
 

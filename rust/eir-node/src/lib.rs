@@ -8,6 +8,7 @@ pub mod gate;
 pub mod image_file;
 pub mod journal_reader;
 pub mod journal_writer;
+pub mod list_file;
 pub mod load;
 pub mod node;
 pub mod pairs_file;

@@ -3,6 +3,7 @@
 //! Calls that take time let go of the GIL; no thread of the data plane ever takes it.
 
 mod builder;
+mod exchange;
 mod lists_in_force;
 mod load;
 mod stats;
@@ -132,6 +133,12 @@ impl Snapshot {
     #[pyo3(signature = (start, octets, /))]
     fn scrub(&self, py: Python<'_>, start: usize, octets: usize) -> PyResult<Option<usize>> {
         py.detach(|| self.0.scrub(start, octets)).map_err(|error| SnapshotError::new_err(error.to_string()))
+    }
+
+    /// Writes one kind of its rows as a list file; gives how many.
+    #[pyo3(signature = (kind, path, *, zone))]
+    fn export(&self, py: Python<'_>, kind: &str, path: PathBuf, zone: Vec<(i64, i32)>) -> PyResult<u64> {
+        exchange::export(py, &self.0, kind, path, zone)
     }
 
     /// What the snapshot says of itself.
@@ -637,6 +644,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("BuildError", module.py().get_type::<BuildError>())?;
     module.add_function(wrap_pyfunction!(answerable, module)?)?;
     module.add_function(wrap_pyfunction!(imei_key, module)?)?;
+    module.add_function(wrap_pyfunction!(exchange::compare, module)?)?;
+    module.add_function(wrap_pyfunction!(exchange::write_delta, module)?)?;
     module.add_function(wrap_pyfunction!(load::run_load, module)?)?;
     module.add_function(wrap_pyfunction!(inspect_journal, module)?)?;
     let of_vendor = |vendor: u32, codes: &[u32]| codes.iter().map(|code| (vendor, *code)).collect::<Vec<_>>();

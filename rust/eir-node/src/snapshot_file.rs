@@ -97,13 +97,22 @@ fn directory_of(path: &Path) -> &Path {
 /// # Errors
 /// [`BuildError`]; what was at `path` before is then still there.
 pub fn write(builder: SnapshotBuilder, path: &Path) -> Result<BuildReport, BuildError> {
+    replace(path, BuildError::Write, |part| write_part(builder, part))
+}
+
+/// Puts a file in its place, whole and on the disk, that `write` writes beside it; or leaves what is there.
+pub(crate) fn replace<T, E>(
+    path: &Path,
+    failed: impl Fn(io::Error) -> E,
+    write: impl FnOnce(&Path) -> Result<T, E>,
+) -> Result<T, E> {
     remove_left_parts(path);
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}{PART}", std::process::id()));
     let part = path.with_file_name(name);
-    let written = write_part(builder, &part).and_then(|report| {
-        fs::rename(&part, path).map_err(BuildError::Write)?;
-        File::open(directory_of(path)).and_then(|directory| directory.sync_all()).map_err(BuildError::Write)?;
+    let written = write(&part).and_then(|report| {
+        fs::rename(&part, path).map_err(&failed)?;
+        File::open(directory_of(path)).and_then(|directory| directory.sync_all()).map_err(&failed)?;
         Ok(report)
     });
     if written.is_err() {

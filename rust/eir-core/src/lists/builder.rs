@@ -9,10 +9,11 @@ use std::io::{Read, Seek, Write};
 use super::List;
 use super::devices::Devices;
 use super::file_writer::FileWriter;
+use super::formats::FileKind;
 use super::layout::{Counts, Header};
 use super::pairs;
 use super::report::{BuildError, BuildReport, FileError, FileFault};
-use super::rows::{self, FileKind, Row, Tolerance};
+use super::rows::{self, Row, Tolerance};
 use super::runs::Runs;
 use super::sorted::{Interval, encode_intervals, encode_tacs, flatten};
 use super::tag::{Tag, TagTable};
@@ -166,7 +167,7 @@ impl SnapshotBuilder {
         let collected = &mut self.collected;
         let read = rows::read(kind, file, reader, tolerance, progress, |row| collected.take(kind, row));
         let read = read.and_then(|report| {
-            if kind == FileKind::AllocatedTacs && report.rows == report.wrong_rows {
+            if kind.is_of_allocated_tacs() && report.rows == report.wrong_rows {
                 return Err(FileError { file: file.to_owned(), fault: FileFault::NoTacs });
             }
             Ok(report)
@@ -264,7 +265,7 @@ impl Collected {
                 let tag = self.tag(list, &reason);
                 push(&mut self.ranges, Interval { from, to, tag }, MAX_OTHERS)
             }
-            Row::Tac(tac) if kind == FileKind::AllocatedTacs => push(&mut self.allocated_tacs, tac, MAX_OTHERS),
+            Row::Tac(tac) if kind.is_of_allocated_tacs() => push(&mut self.allocated_tacs, tac, MAX_OTHERS),
             Row::Tac(tac) => push(&mut self.exempt_tacs, tac, MAX_OTHERS),
             Row::ImsiRange { from, to } => {
                 push(&mut self.exempt_imsis, Interval { from, to, tag: Tag::from_low_bits(0) }, MAX_OTHERS)

@@ -3,16 +3,18 @@
 //! Its one job: read the files, hold each device and pair to one change, and turn days into seconds. Called by the
 //! control plane, which then has [`super::Deltas`] take the changes. It never decides whether a delta is taken.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::sync::Arc;
 
 use super::deltas::{Change, Entry};
+use super::formats::FileKind;
 use super::report::{FileError, FileFault, FileReport};
-use super::rows::{self, FileKind, Row, Tolerance};
+use super::rows::{self, Row, Tolerance};
 use super::zone::Zone;
 use super::{BadRow, List};
+use crate::UnixTime;
 use crate::imei::{Imei, Imsi};
 use crate::in_use::Day;
 
@@ -37,6 +39,9 @@ pub struct DeltaReader {
     tolerance: Tolerance,
     entries: HashMap<(List, String, Option<Day>), Entry>,
     delta: Delta,
+    /// What others' files say: of a device once for each subscriber, and in files that know nothing of each other.
+    foreign: BTreeMap<Imei, Option<Entry>>,
+    foreign_pairs: BTreeMap<(Imei, Imsi), bool>,
 }
 
 impl DeltaReader {
@@ -44,23 +49,57 @@ impl DeltaReader {
     #[must_use]
     pub fn new(zone: Zone, max_bad_share: f64) -> Self {
         let tolerance = Tolerance { strict: false, max_bad_share };
-        Self { zone, tolerance, entries: HashMap::new(), delta: Delta::default() }
+        Self {
+            zone,
+            tolerance,
+            entries: HashMap::new(),
+            delta: Delta::default(),
+            foreign: BTreeMap::new(),
+            foreign_pairs: BTreeMap::new(),
+        }
     }
 
-    /// Reads a file of changes of devices.
+    /// Reads a file of changes, of a kind that [`FileKind::of_delta`] gives.
     ///
     /// # Errors
     /// [`FileError`] where the file is refused.
-    pub fn devices(&mut self, file: &str, reader: impl Read) -> Result<(), FileError> {
-        self.read(FileKind::DeviceChanges, file, reader)
-    }
-
-    /// Reads a file of changes of pairs.
-    ///
-    /// # Errors
-    /// [`FileError`] where the file is refused.
-    pub fn pairs(&mut self, file: &str, reader: impl Read) -> Result<(), FileError> {
-        self.read(FileKind::PairChanges, file, reader)
+    pub fn add(&mut self, kind: FileKind, file: &str, reader: impl Read) -> Result<(), FileError> {
+        let Self { zone, tolerance, entries, delta: Delta { devices, pairs, files }, foreign, foreign_pairs } = self;
+        let report = rows::read(kind, file, reader, *tolerance, &mut |_| (), |row| {
+            let most = devices.len().max(pairs.len()).max(foreign.len()).max(foreign_pairs.len());
+            if most == MOST_CHANGES {
+                return Err(FileFault::TooManyRows);
+            }
+            match row {
+                Row::Change { imei, listed } => {
+                    let entry = listed.map(|(list, reason, until)| {
+                        let key = (list, reason.into_owned(), until);
+                        let entry = entries.entry(key).or_insert_with_key(|(list, reason, until)| Entry {
+                            list: *list,
+                            reason: Arc::from(reason.as_str()),
+                            until: until.map(|day| zone.end_of(day)),
+                        });
+                        entry.clone()
+                    });
+                    if kind.is_foreign() {
+                        let said = foreign.entry(imei).or_insert_with(|| entry.clone());
+                        if weight(entry.as_ref()) < weight(said.as_ref()) {
+                            *said = entry;
+                        }
+                    } else {
+                        devices.push((imei, entry));
+                    }
+                }
+                Row::PairChange { imei, imsi, present } if kind.is_foreign() => {
+                    *foreign_pairs.entry((imei, imsi)).or_default() |= present;
+                }
+                Row::PairChange { imei, imsi, present } => pairs.push((imei, imsi, present)),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        files.push(report);
+        Ok(())
     }
 
     /// What was read.
@@ -69,6 +108,8 @@ impl DeltaReader {
     /// The device of which two different things are said, if there is one. The same twice is once.
     pub fn finish(mut self) -> Result<Delta, Imei> {
         let Delta { devices, pairs, .. } = &mut self.delta;
+        devices.extend(self.foreign);
+        pairs.extend(self.foreign_pairs.into_iter().map(|((imei, imsi), present)| (imei, imsi, present)));
         devices.sort_by_key(|(imei, _)| *imei);
         devices.dedup();
         if let Some(imei) = devices.windows(2).find_map(|two| match two {
@@ -87,31 +128,15 @@ impl DeltaReader {
         }
         Ok(self.delta)
     }
+}
 
-    fn read(&mut self, kind: FileKind, file: &str, reader: impl Read) -> Result<(), FileError> {
-        let Self { zone, tolerance, entries, delta: Delta { devices, pairs, files } } = self;
-        let report = rows::read(kind, file, reader, *tolerance, &mut |_| (), |row| {
-            if devices.len().max(pairs.len()) == MOST_CHANGES {
-                return Err(FileFault::TooManyRows);
-            }
-            match row {
-                Row::Change { imei, listed: None } => devices.push((imei, None)),
-                Row::Change { imei, listed: Some((list, reason, until)) } => {
-                    let key = (list, reason.into_owned(), until);
-                    let entry = entries.entry(key).or_insert_with_key(|(list, reason, until)| Entry {
-                        list: *list,
-                        reason: Arc::from(reason.as_str()),
-                        until: until.map(|day| zone.end_of(day)),
-                    });
-                    devices.push((imei, Some(entry.clone())));
-                }
-                Row::PairChange { imei, imsi, present } => pairs.push((imei, imsi, present)),
-                _ => {}
-            }
-            Ok(())
-        })?;
-        files.push(report);
-        Ok(())
+/// The order in which changes win that others' files say of one device, the least first: black, then the earliest end
+/// of access, and what takes a listing away last.
+fn weight(said: Option<&Entry>) -> (u8, UnixTime) {
+    match said {
+        Some(entry) if entry.list == List::Black => (0, 0),
+        Some(entry) => (1, entry.until.unwrap_or(UnixTime::MAX)),
+        None => (2, 0),
     }
 }
 
@@ -141,8 +166,8 @@ mod tests {
 
     fn read(devices: &str, pairs: &str) -> Result<Delta, Imei> {
         let mut reader = DeltaReader::new(Zone::new(vec![(0, 5 * 3600)]).unwrap(), 0.5);
-        reader.devices("devices.csv", devices.as_bytes()).unwrap();
-        reader.pairs("pairs.csv", pairs.as_bytes()).unwrap();
+        reader.add(FileKind::DeviceChanges, "devices.csv", devices.as_bytes()).unwrap();
+        reader.add(FileKind::PairChanges, "pairs.csv", pairs.as_bytes()).unwrap();
         reader.finish()
     }
 
@@ -177,10 +202,38 @@ mod tests {
         assert_eq!((delta.devices.len(), delta.wrong_rows()), (3, 3));
         assert_eq!(delta.first_wrong_row().unwrap().to_string(), "devices.csv:2: not a change: set or remove");
         let mut reader = DeltaReader::new(Zone::default(), 0.1);
-        reader.devices("a", rows.as_bytes()).unwrap_err();
-        reader.devices("b", &b"imei,list,reason\n"[..]).unwrap_err();
+        reader.add(FileKind::DeviceChanges, "a", rows.as_bytes()).unwrap_err();
+        reader.add(FileKind::DeviceChanges, "b", &b"imei,list,reason\n"[..]).unwrap_err();
         // Nor is a file of changes a whole list.
         let lax = Tolerance { strict: false, max_bad_share: 1.0 };
         assert!(rows::read(FileKind::Devices, "c", rows.as_bytes(), lax, &mut |_| (), |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn of_what_dirbs_says_twice_of_a_device_the_strictest_stands() {
+        let (one, two, three) = ("35000000000001", "35000000000002", "35000000000003");
+        let mut reader = DeltaReader::new(Zone::default(), 0.0);
+        let mut add = |kind: &str, text: String| {
+            reader.add(FileKind::of_delta(kind).unwrap(), kind, text.as_bytes()).unwrap();
+        };
+        add("dirbs-unblocked", format!("imei,block_date,reasons\n{one},20260101,x\n{two},20260101,x\n"));
+        add(
+            "dirbs-notifications",
+            format!(
+                "imei,imsi,msisdn,block_date,reasons,change_type\n{one},001010000000001,1,20260601,Not on DB|y,new\n\
+                 {one},001010000000002,2,20260501,Not on DB,changed\n{one},001010000000003,,20260501,z,resolved\n\
+                 {three},001010000000001,1,20260601,x,new\n{two},001010000000001,1,20260601,x,blacklisted\n"
+            ),
+        );
+        add("dirbs-blocked", format!("imei,block_date,reasons\n{three},20260101,Stolen\n"));
+        add("dirbs-removed", format!("imei,imsi,msisdn\n{one},001010000000001,1\n{two},001010000000001,1\n"));
+        add("dirbs-exceptions", format!("imei,imsi,change_type\n{one},001010000000001,added\n"));
+        let delta = reader.finish().unwrap();
+        let grey = Entry { list: List::Grey, reason: "not-on-db".into(), until: Some(20_575 * 86_400) };
+        let black = Entry { list: List::Black, reason: "stolen".into(), until: None };
+        let said: Vec<_> = delta.devices.iter().map(|(_, said)| said.as_ref()).collect();
+        assert_eq!(said, [Some(&grey), None, Some(&black)]);
+        assert_eq!(delta.pairs.iter().map(|(_, _, present)| *present).collect::<Vec<_>>(), [true, false]);
+        assert_eq!((delta.files[1].rows, delta.files[1].left_out, delta.wrong_rows()), (5, 1, 0));
     }
 }

@@ -1,6 +1,6 @@
 //! From the bytes of a list file to its CSV records: decompression, and bounds on what a file can make us hold.
 //!
-//! Its one job: hand out records with the lines they start on, from plain, gzip or zstd input, in fixed memory. `rows`
+//! Its one job: hand out records with the lines they start on, from plain, gzip or zstd input, UTF-8 or UTF-16, in fixed memory. `rows`
 //! calls it. It never knows what a column means.
 //!
 //! The parser is `csv_core`, the heart of the `csv` crate, because its caller owns the buffers: a record that does not
@@ -11,6 +11,7 @@ use std::io::{self, BufReader, Cursor, ErrorKind, Read};
 use csv_core::ReadRecordResult;
 
 use super::report::FileFault;
+use super::utf16::Utf16;
 
 /// Bytes read at once, and between two calls of the progress callback.
 const CHUNK: usize = 64 * 1024;
@@ -26,6 +27,15 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const UTF8_BOM: &[u8] = &[0xef, 0xbb, 0xbf];
+
+/// How a file's text is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// Commas, and quotes around what holds some.
+    Csv,
+    /// `|`; quotes are signs as any others.
+    Pipes,
+}
 
 /// A reader that tells how many bytes went through it.
 struct Told<'a, R> {
@@ -118,7 +128,7 @@ pub(super) struct Feed<'a> {
 
 impl<'a> Feed<'a> {
     /// Start to read a file. `progress` is told the bytes read of it, compressed as they are, about every 64 KiB.
-    pub fn open(reader: impl Read + 'a, progress: &'a mut dyn FnMut(u64)) -> Result<Self, FileFault> {
+    pub fn open(reader: impl Read + 'a, dialect: Dialect, progress: &'a mut dyn FnMut(u64)) -> Result<Self, FileFault> {
         let source = decompressed(reader, progress).map_err(FileFault::Read)?.ok_or(FileFault::Empty)?;
         let mut feed = Self {
             source,
@@ -126,7 +136,10 @@ impl<'a> Feed<'a> {
             start: 0,
             end: 0,
             text_bytes: 0,
-            parser: csv_core::Reader::new(),
+            parser: match dialect {
+                Dialect::Csv => csv_core::Reader::new(),
+                Dialect::Pipes => csv_core::ReaderBuilder::new().delimiter(b'|').quoting(false).build(),
+            },
             record: vec![0; MAX_RECORD].into(),
             ends: [0; MAX_FIELDS],
         };
@@ -134,6 +147,11 @@ impl<'a> Feed<'a> {
         while feed.end < UTF8_BOM.len() && feed.fill()? {}
         if feed.pending().starts_with(UTF8_BOM) {
             feed.start = UTF8_BOM.len();
+        } else if let Some(order) = Utf16::order(feed.pending()) {
+            let read = Cursor::new(feed.pending().to_vec());
+            let source = std::mem::replace(&mut feed.source, Box::new(io::empty()));
+            feed.source = Box::new(Utf16::new(read.chain(source), order));
+            feed.start = feed.end;
         }
         Ok(feed)
     }
@@ -242,7 +260,7 @@ mod tests {
 
     fn records(reader: impl Read) -> Result<Vec<(u64, Vec<String>)>, FileFault> {
         let mut progress = |_| {};
-        let mut feed = Feed::open(reader, &mut progress)?;
+        let mut feed = Feed::open(reader, Dialect::Csv, &mut progress)?;
         let mut records = Vec::new();
         while let Some(record) = feed.next()? {
             let fields = record.fields().map(|field| String::from_utf8_lossy(field).into_owned());
@@ -308,7 +326,7 @@ mod tests {
         for file in [gzip(&text), text] {
             let mut calls = Vec::new();
             let mut progress = |read| calls.push(read);
-            let mut feed = Feed::open(&file[..], &mut progress).unwrap();
+            let mut feed = Feed::open(&file[..], Dialect::Csv, &mut progress).unwrap();
             while feed.next().unwrap().is_some() {}
             drop(feed);
             assert_eq!(calls.last(), Some(&(file.len() as u64)));

@@ -4,12 +4,16 @@
 //! it is mapped. `docs/formats.md` describes both. Nothing here decides: the verdict asks and applies policy.
 
 mod builder;
+mod compare;
 mod deadlines;
 mod delta;
 mod deltas;
 mod devices;
+mod export;
 mod feed;
 mod file_writer;
+mod foreign;
+mod formats;
 pub mod imei_set;
 mod layout;
 pub(crate) mod le;
@@ -21,21 +25,24 @@ mod runs;
 mod snapshot;
 mod sorted;
 mod tag;
+mod utf16;
 mod zone;
 
 use std::fmt;
 
 pub use builder::{BuildOptions, SnapshotBuilder};
+pub use compare::{Comparison, Said, compare, write_delta, write_pair_delta};
 pub use delta::{Delta, DeltaReader};
 pub use deltas::{Change, Deltas, Entry, TooMany};
+pub use export::{ExportKind, export};
+pub use formats::FileKind;
 pub use layout::{BadSection, Counts, Header, SectionKind, SnapshotError};
 pub use overlay::{Overlay, OverlayEntry};
 pub use report::{BadRow, BuildError, BuildReport, FileError, FileFault, FileReport, KEPT, WrongRow};
-pub use rows::FileKind;
 pub use runs::Runs;
 pub use snapshot::Snapshot;
 pub use tag::{MAX_REASON, Tag, TagInfo, TagTable, parse_reason};
-pub use zone::{Zone, parse_day};
+pub use zone::{LocalDay, Zone, parse_day};
 
 /// One of the three national lists. The words are the same in files, metrics, logs and the CLI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

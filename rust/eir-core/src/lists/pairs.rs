@@ -141,6 +141,15 @@ impl Pairs {
             })
     }
 
+    /// All pairs, by bucket. Where the section is damaged, those that can be.
+    pub fn iter(&self, section: &[u8]) -> impl Iterator<Item = (Imei, Imsi)> {
+        let (pairs, _) = section.get(self.entries_at..).unwrap_or_default().as_chunks::<PAIR>();
+        pairs.iter().filter_map(|pair| {
+            let (imei, imsi) = decode_pair(pair);
+            Some((Imei::from_number(imei)?, Imsi::from_packed(imsi)?))
+        })
+    }
+
     #[inline]
     fn bucket_of<'s>(&self, section: &'s [u8], imei: Imei) -> Option<&'s [[u8; PAIR]]> {
         let at = HEAD + 4 * bucket(imei.number(), self.bits);

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 
 use super::Counts;
-use super::rows::FileKind;
+use super::formats::FileKind;
 use crate::imei::Imei;
 
 /// How many wrong rows and contradictory IMEIs are kept in full; all are counted.
@@ -20,8 +20,14 @@ pub enum WrongRow {
     Fields(usize),
     /// The change is neither `set` nor `remove`.
     ChangeType,
+    /// The change is none that DIRBS knows.
+    DirbsChangeType,
     /// The IMEI is not 14 to 16 digits, or all zero.
     Imei,
+    /// The IMEI has signs that networks record and that no IMEI has: `A` to `F`, `*` and `#`.
+    NotDecimal,
+    /// The day of the first sighting is no date.
+    FirstSeen,
     /// The TAC is not eight digits.
     Tac,
     /// The IMSI is not 6 to 15 digits.
@@ -49,6 +55,9 @@ impl fmt::Display for WrongRow {
         match self {
             Self::Fields(found) => write!(f, "{found} fields, not as many as the header has"),
             Self::ChangeType => f.write_str("not a change: set or remove"),
+            Self::DirbsChangeType => f.write_str("not a change that DIRBS knows"),
+            Self::NotDecimal => f.write_str("not an IMEI: signs that are no digits"),
+            Self::FirstSeen => f.write_str("not a date of a first sighting: YYYYMMDD or YYYY-MM-DD"),
             Self::Imei => f.write_str("not an IMEI: 14 to 16 digits, not all zero"),
             Self::Tac => f.write_str("not a TAC: 8 digits"),
             Self::Imsi => f.write_str("not an IMSI: 6 to 15 digits"),
@@ -94,6 +103,10 @@ pub struct FileReport {
     pub wrong_rows: u64,
     /// The first [`KEPT`] wrong rows.
     pub first_wrong_rows: Vec<BadRow>,
+    /// Rows whose IMEI is not decimal, which are no [`wrong_rows`](Self::wrong_rows): such files have them.
+    pub not_decimal: u64,
+    /// Rows that are right and that say nothing of the lists, as their kind has it.
+    pub left_out: u64,
     /// IMEIs of 15 digits whose last is neither 0 nor the check digit. They are taken all the same.
     pub check_digit_mismatches: u64,
 }
@@ -144,7 +157,11 @@ impl fmt::Display for FileFault {
             Self::Read(error) => write!(f, "cannot be read: {error}"),
             Self::Empty => f.write_str("is empty; it needs at least a header"),
             Self::Header { kind, found } => {
-                write!(f, "is no file of {kind}: its header must have {}; found {found}", kind.columns().join(","))
+                write!(f, "is no file of {kind}: its header must have {}", kind.columns().join(","))?;
+                if !kind.others().is_empty() {
+                    write!(f, " and not {}", kind.others().join(","))?;
+                }
+                write!(f, "; found {found}")
             }
             Self::LongRecord { line } => write!(f, "line {line}: a row longer than 64 KiB: a quote not closed?"),
             Self::ManyFields { line } => write!(f, "line {line}: a row of more than 256 fields"),
@@ -251,6 +268,18 @@ impl BuildReport {
     /// The first [`KEPT`] wrong rows of all files.
     pub fn first_wrong_rows(&self) -> impl Iterator<Item = &BadRow> {
         self.files.iter().flat_map(|file| &file.first_wrong_rows).take(KEPT)
+    }
+
+    /// Rows of all files whose IMEI is not decimal.
+    #[must_use]
+    pub fn not_decimal(&self) -> u64 {
+        self.files.iter().map(|file| file.not_decimal).sum()
+    }
+
+    /// Rows of all files that were left out.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.files.iter().map(|file| file.left_out).sum()
     }
 
     /// Check-digit mismatches of all files.

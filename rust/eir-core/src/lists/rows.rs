@@ -5,11 +5,12 @@
 //! it. It never keeps a row, and no IMSI of a row ever comes into a message.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::io::Read;
 
 use super::List;
-use super::feed::{Feed, Record};
+use super::feed::{Dialect, Feed, Record};
+use super::foreign;
+use super::formats::{CHANGE_TYPE, FileKind};
 use super::report::{BadRow, FileError, FileFault, FileReport, KEPT, WrongRow};
 use super::tag::parse_reason;
 use super::zone::parse_day;
@@ -22,69 +23,6 @@ const HOPELESS: u64 = 10_000;
 const HEADER_SHOWN: usize = 80;
 /// Most columns that a kind of file needs.
 const MOST_COLUMNS: usize = 5;
-/// The column that makes a file one of changes.
-const CHANGE_TYPE: &str = "change_type";
-
-/// What a list file holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FileKind {
-    /// Listed devices.
-    Devices,
-    /// IMEI and TAC ranges, white or black.
-    Ranges,
-    /// The TACs that the GSMA has allocated.
-    AllocatedTacs,
-    /// TACs of devices that need no verification (M2M).
-    ExemptTacs,
-    /// Ranges of IMSIs that need no verified device.
-    ExemptImsis,
-    /// Subscribers that may use a cloned or locked IMEI.
-    Pairs,
-    /// Of a delta: devices whose listing is another, or none any more.
-    DeviceChanges,
-    /// Of a delta: pairs that come and go.
-    PairChanges,
-}
-
-impl FileKind {
-    /// The columns that its header must name, in any order and among any others.
-    #[must_use]
-    pub fn columns(self) -> &'static [&'static str] {
-        match self {
-            Self::Devices => &["imei", "list", "reason"],
-            Self::Ranges => &["from", "to", "list", "reason"],
-            Self::AllocatedTacs | Self::ExemptTacs => &["tac"],
-            Self::ExemptImsis => &["imsi_from", "imsi_to"],
-            Self::Pairs => &["imei", "imsi"],
-            Self::DeviceChanges => &[CHANGE_TYPE, "imei", "list", "reason"],
-            Self::PairChanges => &[CHANGE_TYPE, "imei", "imsi"],
-        }
-    }
-
-    /// The columns that its header may name too, each at most once.
-    #[must_use]
-    pub fn optional(self) -> &'static [&'static str] {
-        match self {
-            Self::Devices | Self::DeviceChanges => &["until"],
-            _ => &[],
-        }
-    }
-}
-
-impl fmt::Display for FileKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Devices => "devices",
-            Self::Ranges => "ranges",
-            Self::AllocatedTacs => "allocated TACs",
-            Self::ExemptTacs => "exempt TACs",
-            Self::ExemptImsis => "exempt IMSI ranges",
-            Self::Pairs => "pairs",
-            Self::DeviceChanges => "changes of devices",
-            Self::PairChanges => "changes of pairs",
-        })
-    }
-}
 
 /// A right row.
 pub(super) enum Row<'r> {
@@ -128,6 +66,8 @@ pub(super) fn read(
         rows: 0,
         wrong_rows: 0,
         first_wrong_rows: Vec::new(),
+        not_decimal: 0,
+        left_out: 0,
         check_digit_mismatches: 0,
     };
     match read_rows(reader, tolerance, progress, &mut take, &mut report) {
@@ -145,12 +85,20 @@ fn read_rows(
     take: &mut impl FnMut(Row<'_>) -> Result<(), FileFault>,
     report: &mut FileReport,
 ) -> Result<(), FileFault> {
-    let mut feed = Feed::open(reader, progress)?;
-    let mut parser = Parser::of_header(report.kind, &feed.next()?.ok_or(FileFault::Empty)?)?;
+    let dialect = if report.kind == FileKind::GsmaTacs { Dialect::Pipes } else { Dialect::Csv };
+    let mut feed = Feed::open(reader, dialect, progress)?;
+    let mut parser = if report.kind.columns().is_empty() {
+        Parser::without_header(report.kind)
+    } else {
+        Parser::of_header(report.kind, &feed.next()?.ok_or(FileFault::Empty)?)?
+    };
     while let Some(record) = feed.next()? {
         report.rows += 1;
         match parser.row(&record) {
-            Ok(row) => take(row)?,
+            Ok(Some(row)) => take(row)?,
+            Ok(None) => report.left_out += 1,
+            // No device that is asked for can have such an IMEI, so nothing is lost with it.
+            Err(WrongRow::NotDecimal) => report.not_decimal += 1,
             Err(reason) => {
                 let row = BadRow { file: report.file.clone(), line: record.line, reason };
                 if tolerance.strict {
@@ -178,7 +126,7 @@ fn is_refused(report: &FileReport, tolerance: Tolerance) -> bool {
 }
 
 /// Reads the values of one file's rows.
-struct Parser {
+pub(super) struct Parser {
     kind: FileKind,
     /// Fields that every row must have.
     width: usize,
@@ -192,7 +140,10 @@ impl Parser {
     fn of_header(kind: FileKind, header: &Record<'_>) -> Result<Self, FileFault> {
         // Changes taken for a whole list would be one of a few devices.
         let changes = header.fields().any(|name| name.eq_ignore_ascii_case(CHANGE_TYPE.as_bytes()));
-        if changes && !kind.columns().contains(&CHANGE_TYPE) {
+        let mut names = header.fields();
+        let is_another =
+            names.any(|name| kind.others().iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes())));
+        if is_another || changes && !kind.columns().contains(&CHANGE_TYPE) {
             return Err(FileFault::Header { kind, found: shown_header(header) });
         }
         let mut places = [usize::MAX; MOST_COLUMNS];
@@ -209,17 +160,26 @@ impl Parser {
         Ok(Self { kind, width: header.len(), places, check_digit_mismatches: 0 })
     }
 
+    /// For a file of one column that no line names.
+    fn without_header(kind: FileKind) -> Self {
+        let mut places = [usize::MAX; MOST_COLUMNS];
+        places[0] = 0;
+        Self { kind, width: 1, places, check_digit_mismatches: 0 }
+    }
+
+    /// What a row says; `None` for one that is left out, as its kind has it.
     #[inline]
-    fn row<'r>(&mut self, record: &Record<'r>) -> Result<Row<'r>, WrongRow> {
+    fn row<'r>(&mut self, record: &Record<'r>) -> Result<Option<Row<'r>>, WrongRow> {
         if record.len() != self.width {
             return Err(WrongRow::Fields(record.len()));
         }
-        let [first, second, third, fourth, fifth] = self.places.map(|place| record.field(place));
-        match self.kind {
+        let fields = self.places.map(|place| record.field(place));
+        let [first, second, third, fourth, fifth] = fields;
+        let row = match self.kind {
             FileKind::Devices => {
                 let (imei, list) = (self.imei(first)?, list(second)?);
                 let reason = parse_reason(third).ok_or(WrongRow::Reason)?;
-                Ok(Row::Device { imei, list, reason, until: until(fourth, list)? })
+                Row::Device { imei, list, reason, until: until(fourth, list)? }
             }
             FileKind::Ranges => {
                 let (from, to) = self.range(first, second)?;
@@ -227,36 +187,42 @@ impl Parser {
                 if list == List::Grey {
                     return Err(WrongRow::List);
                 }
-                Ok(Row::Range { from, to, list, reason: parse_reason(fourth).ok_or(WrongRow::Reason)? })
+                Row::Range { from, to, list, reason: parse_reason(fourth).ok_or(WrongRow::Reason)? }
             }
-            FileKind::AllocatedTacs | FileKind::ExemptTacs => tac(first).map(Row::Tac).ok_or(WrongRow::Tac),
+            FileKind::AllocatedTacs | FileKind::ExemptTacs => Row::Tac(tac(first).ok_or(WrongRow::Tac)?),
             FileKind::ExemptImsis => {
                 let from = padded_imsi(first, 0).ok_or(WrongRow::ImsiRangeEnd)?;
                 let to = padded_imsi(second, 9).ok_or(WrongRow::ImsiRangeEnd)?;
-                if from > to { Err(WrongRow::Backwards) } else { Ok(Row::ImsiRange { from, to }) }
+                if from > to {
+                    return Err(WrongRow::Backwards);
+                }
+                Row::ImsiRange { from, to }
             }
             FileKind::Pairs => {
                 let imsi = Imsi::from_digits(second).ok_or(WrongRow::Imsi)?;
-                Ok(Row::Pair { imei: self.imei(first)?, imsi })
+                Row::Pair { imei: self.imei(first)?, imsi }
             }
             FileKind::DeviceChanges => {
                 let (present, imei) = (is_set(first)?, self.imei(second)?);
                 if !present {
-                    return Ok(Row::Change { imei, listed: None });
+                    return Ok(Some(Row::Change { imei, listed: None }));
                 }
                 let list = list(third)?;
                 let reason = parse_reason(fourth).ok_or(WrongRow::Reason)?;
-                Ok(Row::Change { imei, listed: Some((list, reason, until(fifth, list)?)) })
+                Row::Change { imei, listed: Some((list, reason, until(fifth, list)?)) }
             }
             FileKind::PairChanges => {
                 let imsi = Imsi::from_digits(third).ok_or(WrongRow::Imsi)?;
-                Ok(Row::PairChange { present: is_set(first)?, imei: self.imei(second)?, imsi })
+                Row::PairChange { present: is_set(first)?, imei: self.imei(second)?, imsi }
             }
-        }
+            _ => return foreign::row(self, self.kind, [first, second, third, fourth, fifth]),
+        };
+        Ok(Some(row))
     }
 
+    /// The IMEI of a device.
     #[inline]
-    fn imei(&mut self, text: &[u8]) -> Result<Imei, WrongRow> {
+    pub(super) fn imei(&mut self, text: &[u8]) -> Result<Imei, WrongRow> {
         let imei = Imei::from_digits(text).map_err(|_| WrongRow::Imei)?;
         self.count_mismatch(imei, text);
         Ok(imei)
@@ -338,7 +304,7 @@ fn until(text: &[u8], list: List) -> Result<Option<Day>, WrongRow> {
 }
 
 /// A TAC: exactly eight digits.
-fn tac(text: &[u8]) -> Option<u32> {
+pub(super) fn tac(text: &[u8]) -> Option<u32> {
     if text.len() != 8 {
         return None;
     }
@@ -363,14 +329,14 @@ fn decimal(text: &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LAX: Tolerance = Tolerance { strict: false, max_bad_share: 1.0 };
+    pub(in super::super) const LAX: Tolerance = Tolerance { strict: false, max_bad_share: 1.0 };
 
     /// The rows as text, and the report.
-    fn read_text(
+    pub(in super::super) fn read_text(
         kind: FileKind,
         text: impl AsRef<[u8]>,
         tolerance: Tolerance,
@@ -536,8 +502,11 @@ mod tests {
                 FileKind::ExemptTacs,
                 FileKind::ExemptImsis,
                 FileKind::Pairs,
+                FileKind::GsmaTacs,
+                FileKind::PlainWhite,
+                FileKind::DirbsNotificationChanges,
             ]),
-            start in prop::sample::select(vec![&b""[..], b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf"]),
+            start in prop::sample::select(vec![&b""[..], b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf", b"\xff\xfe"]),
             has_header in any::<bool>(),
             garbage in proptest::collection::vec(any::<u8>(), 0..400),
             likely in "[0-9,\"\r\n#a-c ]{0,400}",

@@ -7,11 +7,13 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::List;
+use super::compare::Said;
 use super::deadlines::Deadlines;
 use super::imei_set::ImeiSet;
 use super::layout::{self, BadSection, Header, Layout, SectionKind, SnapshotError};
 use super::pairs::Pairs;
-use super::sorted::{check_intervals, check_tacs, find_interval, has_tac};
+use super::sorted::{Interval, Tacs, check_intervals, check_tacs, find_interval, has_tac, intervals, tacs};
 use super::tag::{Tag, TagInfo, TagTable};
 use crate::UnixTime;
 use crate::imei::{Imei, Imsi};
@@ -221,6 +223,44 @@ impl Snapshot {
     #[must_use]
     pub fn allocated_tac(&self, tac: u32) -> Option<bool> {
         (self.layout.header.tac_as_of != 0).then(|| has_tac(self.section(&self.allocated_tacs_at), tac))
+    }
+
+    /// All devices that are listed by themselves, in rising order.
+    pub fn devices(&self) -> impl Iterator<Item = (Imei, Tag)> {
+        self.imeis.iter(self.section(&self.imeis_at))
+    }
+
+    /// What is said of a device that has this tag here.
+    #[must_use]
+    pub fn said(&self, imei: Imei, tag: Tag) -> Said<'_> {
+        let TagInfo { list, reason } = self.tag_info(tag);
+        let until = if *list == List::Grey { self.deadline(imei) } else { None };
+        Said { list: *list, reason, until }
+    }
+
+    /// All pairs, in no order.
+    pub fn pairs(&self) -> impl Iterator<Item = (Imei, Imsi)> {
+        self.pairs.iter(self.section(&self.pairs_at))
+    }
+
+    /// All ranges, in rising order: the first and the last key.
+    pub fn ranges(&self) -> impl Iterator<Item = (u64, u64, Tag)> {
+        intervals(self.section(&self.ranges_at)).map(|Interval { from, to, tag }| (from, to, tag))
+    }
+
+    /// All ranges of IMSIs that need no verified device, in rising order, in the form of [`Imsi::padded`].
+    pub fn exempt_imsis(&self) -> impl Iterator<Item = (u64, u64)> {
+        intervals(self.section(&self.exempt_imsis_at)).map(|Interval { from, to, .. }| (from, to))
+    }
+
+    /// All TACs of devices that need no verification, in rising order.
+    pub fn exempt_tacs(&self) -> Tacs<'_> {
+        tacs(self.section(&self.exempt_tacs_at))
+    }
+
+    /// All TACs that the GSMA has allocated, in rising order.
+    pub fn allocated_tacs(&self) -> Tacs<'_> {
+        tacs(self.section(&self.allocated_tacs_at))
     }
 
     #[inline]

@@ -96,10 +96,33 @@ pub(super) fn find_interval(section: &[u8], number: u64) -> Option<Tag> {
     (number <= interval.to).then_some(interval.tag)
 }
 
+/// All intervals of a section, in order.
+pub(super) fn intervals(section: &[u8]) -> impl Iterator<Item = Interval> {
+    let (intervals, _) = section.as_chunks::<INTERVAL>();
+    intervals.iter().filter_map(decode_interval)
+}
+
 #[inline]
 fn decode_interval(encoded: &[u8; INTERVAL]) -> Option<Interval> {
     let (from, to) = (u64_at(encoded, 0)?, u64_at(encoded, 8)?);
     Some(Interval { from: from >> 4, to, tag: Tag::from_low_bits(from) })
+}
+
+/// The TACs of a set, in order.
+pub struct Tacs<'a>(std::slice::Iter<'a, [u8; 4]>);
+
+impl Iterator for Tacs<'_> {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        self.0.next().map(|tac| u32::from_le_bytes(*tac))
+    }
+}
+
+/// All TACs of a section.
+pub(super) fn tacs(section: &[u8]) -> Tacs<'_> {
+    let (tacs, _) = section.as_chunks::<4>();
+    Tacs(tacs.iter())
 }
 
 /// The section of a set of TACs, sorted and without duplicates.

@@ -44,6 +44,44 @@ impl Zone {
     }
 }
 
+impl Zone {
+    /// The local day whose end a second is that [`end_of`](Self::end_of) gave; of another second the day of that before.
+    #[must_use]
+    pub fn last_day(&self, end: UnixTime) -> LocalDay {
+        let second = i64::from(end) - 1;
+        let after = self.transitions.partition_point(|&(from, _)| from <= second);
+        let offset = self.transitions.get(after.saturating_sub(1)).map_or(0, |&(_, offset)| offset);
+        let day = (second + i64::from(offset)).div_euclid(DAY);
+        LocalDay(Day::try_from(day).unwrap_or_default().min(LAST))
+    }
+}
+
+/// A day of the calendar, from 1970 to 2106.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalDay(Day);
+
+impl LocalDay {
+    /// The day's number since 1970.
+    #[must_use]
+    pub fn number(self) -> Day {
+        self.0
+    }
+
+    /// The date, `YYYYMMDD`, as [`parse_day`] reads it.
+    #[must_use]
+    pub fn date(self) -> String {
+        // From 1 March 1600 on, so that a leap day is the last of its year, and with it of four and of 400 years.
+        let days = self.0 + 135_080;
+        let (era, of_era) = (days / 146_097, days % 146_097);
+        let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year + year / 4 - year / 100);
+        let month = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * month + 2) / 5 + 1;
+        let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
+        format!("{:04}{month:02}{day:02}", 1600 + 400 * era + year)
+    }
+}
+
 /// The last day whose end is a second since 1970 in every zone: 5 February 2106.
 const LAST: Day = 49_708;
 
@@ -135,6 +173,33 @@ mod tests {
         // A change elsewhere.
         assert_eq!(end(&[(0, 3600), (MIDNIGHT + 7200, 0)]), midnight - 3600);
         assert_eq!(end(&[(0, 0), (MIDNIGHT - 7200, 3600)]), midnight - 3600);
+    }
+
+    #[test]
+    fn every_day_is_read_again_as_it_is_written() {
+        for day in 0..=LAST {
+            assert_eq!(parse_day(LocalDay(day).date().as_bytes()), Some(day));
+        }
+        let jump = 20_001 * DAY;
+        for transitions in [
+            vec![],
+            vec![(0, 5 * 3600)],
+            vec![(0, -3600)],
+            vec![(0, 86_399)],
+            vec![(0, 0), (jump, 3600)],
+            vec![(0, 0), (jump - 600, 3600)],
+            vec![(0, 3600), (jump - 3600, 0)],
+            vec![(0, 3600), (jump - 1800, 0)],
+            vec![(0, -36_000), (jump + 36_000, 50_400)],
+        ] {
+            let zone = Zone::new(transitions).unwrap();
+            for day in (1..LAST).step_by(97).chain(19_990..20_010) {
+                let end = zone.end_of(day);
+                let found = zone.last_day(end).number();
+                // Of a day that clocks pass over, the one before ends with it.
+                assert!(found <= day && zone.end_of(found) == end, "{day}");
+            }
+        }
     }
 
     #[test]

@@ -67,15 +67,8 @@ impl SnapshotBuilder {
     }
 
     fn add(&mut self, py: Python<'_>, kind: &str, path: PathBuf, progress: Py<PyAny>) -> PyResult<()> {
-        let kind = match kind {
-            "devices" => FileKind::Devices,
-            "ranges" => FileKind::Ranges,
-            "allocated-tacs" => FileKind::AllocatedTacs,
-            "exempt-tacs" => FileKind::ExemptTacs,
-            "exempt-imsis" => FileKind::ExemptImsis,
-            "pairs" => FileKind::Pairs,
-            _ => return Err(PyValueError::new_err(format!("{kind:?} is no kind of list file"))),
-        };
+        let kind = FileKind::of_snapshot(kind)
+            .ok_or_else(|| PyValueError::new_err(format!("{kind:?} is no kind of list file")))?;
         let builder = self.0.as_mut().ok_or_else(finished)?;
         let name = path.display().to_string();
         let file = File::open(&path).map_err(|error| PyOSError::new_err(format!("{name}: {error}")))?;
@@ -107,6 +100,8 @@ impl SnapshotBuilder {
         let first: Vec<_> =
             report.first_wrong_rows().map(|row| (&row.file, row.line, row.reason.to_string())).collect();
         dict.set_item("first_wrong_rows", first)?;
+        dict.set_item("not_decimal", report.not_decimal())?;
+        dict.set_item("left_out", report.left_out())?;
         dict.set_item("check_digit_mismatches", report.check_digit_mismatches())?;
         dict.set_item("duplicates", report.duplicates)?;
         dict.set_item("contradictions", report.contradictions)?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use eir_core::UnixTime;
-use eir_core::lists::{self, DeltaReader, Deltas, List, Zone};
+use eir_core::lists::{self, DeltaReader, Deltas, FileKind, List, Zone};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -32,12 +32,9 @@ impl Delta {
             for (kind, path) in files {
                 let name = path.display().to_string();
                 let file = File::open(&path).map_err(|error| PyOSError::new_err(format!("{name}: {error}")))?;
-                match kind.as_str() {
-                    "devices" => reader.devices(&name, file),
-                    "pairs" => reader.pairs(&name, file),
-                    _ => return Err(PyValueError::new_err(format!("{kind:?} is no kind of file of a delta"))),
-                }
-                .map_err(|error| BuildError::new_err(error.to_string()))?;
+                let kind = FileKind::of_delta(&kind)
+                    .ok_or_else(|| PyValueError::new_err(format!("{kind:?} is no kind of file of a delta")))?;
+                reader.add(kind, &name, file).map_err(|error| BuildError::new_err(error.to_string()))?;
             }
             let said_twice = |imei| BuildError::new_err(format!("{imei}: two different things are said of it"));
             reader.finish().map(Self).map_err(said_twice)

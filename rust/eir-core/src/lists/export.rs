@@ -1,0 +1,130 @@
+//! From a snapshot back to list files (docs/formats.md).
+//!
+//! Its one job: write rows of one kind, as they are read again, or as others read them. The command line calls it. It
+//! holds one row at a time and never opens a file.
+
+use std::io::{self, Write};
+
+use super::zone::Zone;
+use super::{List, Snapshot};
+
+/// What is written of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportKind {
+    /// All listed devices.
+    Devices,
+    /// IMEI ranges, their overlaps resolved.
+    Ranges,
+    /// The TACs that the GSMA has allocated.
+    AllocatedTacs,
+    /// TACs of devices that need no verification.
+    ExemptTacs,
+    /// Ranges of IMSIs that need no verified device.
+    ExemptImsis,
+    /// Subscribers that may use a cloned or locked IMEI.
+    Pairs,
+    /// The IMEIs on a list, one a line.
+    Plain(List),
+    /// Black devices as DIRBS gives them out.
+    DirbsBlacklist,
+    /// Pairs as DIRBS gives them out.
+    DirbsExceptions,
+    /// Grey devices with a deadline as DIRBS gives them out.
+    DirbsNotifications,
+}
+
+const KINDS: [(&str, ExportKind); 12] = [
+    ("devices", ExportKind::Devices),
+    ("ranges", ExportKind::Ranges),
+    ("allocated-tacs", ExportKind::AllocatedTacs),
+    ("exempt-tacs", ExportKind::ExemptTacs),
+    ("exempt-imsis", ExportKind::ExemptImsis),
+    ("pairs", ExportKind::Pairs),
+    ("plain-white", ExportKind::Plain(List::White)),
+    ("plain-black", ExportKind::Plain(List::Black)),
+    ("plain-grey", ExportKind::Plain(List::Grey)),
+    ("dirbs-blacklist", ExportKind::DirbsBlacklist),
+    ("dirbs-exceptions", ExportKind::DirbsExceptions),
+    ("dirbs-notifications", ExportKind::DirbsNotifications),
+];
+
+impl ExportKind {
+    /// The kind by the name that people give it.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
+    }
+
+    fn header(self) -> &'static str {
+        match self {
+            Self::Devices => "imei,list,reason,until\n",
+            Self::Ranges => "from,to,list,reason\n",
+            Self::AllocatedTacs | Self::ExemptTacs => "tac\n",
+            Self::ExemptImsis => "imsi_from,imsi_to\n",
+            Self::Pairs => "imei,imsi\n",
+            Self::Plain(_) => "",
+            Self::DirbsBlacklist => "imei,block_date,reasons\n",
+            Self::DirbsExceptions => "imei,imsi,msisdn\n",
+            Self::DirbsNotifications => "imei,imsi,msisdn,block_date,reasons\n",
+        }
+    }
+}
+
+/// Write all rows of a kind, and the header that it has; gives the rows. Days are those of `zone`.
+///
+/// # Errors
+/// Those of `out`, which must be thrown away then.
+pub fn export(snapshot: &Snapshot, kind: ExportKind, zone: &Zone, out: &mut dyn Write) -> io::Result<u64> {
+    out.write_all(kind.header().as_bytes())?;
+    let mut rows = 0;
+    match kind {
+        ExportKind::Ranges => {
+            for (from, to, tag) in snapshot.ranges() {
+                let info = snapshot.tag_info(tag);
+                writeln!(out, "{from:014},{to:014},{},{}", info.list, info.reason)?;
+                rows += 1;
+            }
+        }
+        ExportKind::AllocatedTacs | ExportKind::ExemptTacs => {
+            let allocated = kind == ExportKind::AllocatedTacs;
+            for tac in if allocated { snapshot.allocated_tacs() } else { snapshot.exempt_tacs() } {
+                writeln!(out, "{tac:08}")?;
+                rows += 1;
+            }
+        }
+        ExportKind::ExemptImsis => {
+            for (from, to) in snapshot.exempt_imsis() {
+                writeln!(out, "{from:015},{to:015}")?;
+                rows += 1;
+            }
+        }
+        ExportKind::Pairs | ExportKind::DirbsExceptions => {
+            let end = if kind == ExportKind::Pairs { "" } else { "," };
+            for (imei, imsi) in snapshot.pairs() {
+                writeln!(out, "{imei},{}{end}", imsi.digits())?;
+                rows += 1;
+            }
+        }
+        _ => {
+            // A snapshot does not say since when a device is black.
+            let as_of = zone.last_day(snapshot.header().created_at.saturating_add(1)).date();
+            for (imei, tag) in snapshot.devices() {
+                let info = snapshot.tag_info(tag);
+                let (list, reason) = (info.list, &info.reason);
+                let until = || snapshot.said(imei, tag).until.map(|until| zone.last_day(until).date());
+                match kind {
+                    ExportKind::Devices => writeln!(out, "{imei},{list},{reason},{}", until().unwrap_or_default())?,
+                    ExportKind::Plain(wanted) if wanted == list => writeln!(out, "{imei}")?,
+                    ExportKind::DirbsBlacklist if list == List::Black => writeln!(out, "{imei},{as_of},{reason}")?,
+                    ExportKind::DirbsNotifications if list == List::Grey => match until() {
+                        Some(until) => writeln!(out, "{imei},,,{until},{reason}")?,
+                        None => continue,
+                    },
+                    _ => continue,
+                }
+                rows += 1;
+            }
+        }
+    }
+    Ok(rows)
+}

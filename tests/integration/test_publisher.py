@@ -1,0 +1,168 @@
+"""The publisher and nodes that follow it: by HTTP, by a broker, and by HTTP where the broker has lost something."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from eir.lists import manifest as manifests
+from support import lists
+from support.cli import eir
+from support.mosquitto import Mosquitto
+from support.node import MakeNode, NodeProcess, until
+from support.publisher import PublisherProcess
+
+ONE, TWO, THREE = lists.new_devices(3)
+MakePublisher = Callable[..., PublisherProcess]
+
+
+@pytest.fixture
+def make_publisher(tmp_path: Path) -> Iterator[MakePublisher]:
+    made: list[PublisherProcess] = []
+
+    def make(broker_port: int | None = None) -> PublisherProcess:
+        publisher = PublisherProcess(tmp_path / f"publisher{len(made)}", broker_port)
+        made.append(publisher)
+        publisher.start()
+        return publisher
+
+    yield make
+    for publisher in made:
+        publisher.stop()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    broker = Mosquitto(tmp_path / "broker")
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+def following(make_node: MakeNode, publisher: PublisherProcess, **more: dict[str, object]) -> NodeProcess:
+    given: dict[str, dict[str, object]] = {
+        "lists": {"trusted_keys": [str(publisher.key)], "ignored": 1000, "max_turned_black": 1000},
+        "lists.http": {"url": publisher.url, "interval": 0.2},
+        **{f"lists.{name}": section for name, section in more.items()},
+    }
+    return make_node(given, lists=False)
+
+
+def sequence(node: NodeProcess) -> Any:
+    position = node.ask("status")["position"]
+    return position and position["sequence"]
+
+
+def get(url: str, **headers: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_a_node_without_lists_gets_them_and_follows(make_node: MakeNode, make_publisher: MakePublisher) -> None:
+    publisher = make_publisher()
+    assert publisher.run("set", ONE, "black", "--reason", "stolen") == "sequence 1\n"
+    node = following(make_node, publisher)
+    until(lambda: sequence(node) == 1)
+    with node.peer() as peer:
+        assert (peer.check(ONE), peer.check(TWO)) == ("black", "grey")
+        publisher.run("set", TWO, "white")
+        until(lambda: peer.check(TWO) == "white")
+        publisher.run("set", ONE, "none")
+        until(lambda: peer.check(ONE) == "grey")
+    # Away, while snapshots and deltas are made.
+    node.kill()
+    for imei, listed in ((ONE, "white"), (THREE, "black")):
+        publisher.run("set", imei, listed)
+    assert publisher.run("snapshot") == "snapshot 5\n"
+    node.start()
+    until(lambda: sequence(node) == 5)
+    with node.peer() as peer:
+        assert [peer.check(imei) for imei in (ONE, TWO, THREE)] == ["white", "white", "black"]
+
+
+def test_a_publisher_that_begins_anew_is_not_followed_backwards(
+    make_node: MakeNode, make_publisher: MakePublisher
+) -> None:
+    first, second = make_publisher(), make_publisher()
+    for _ in range(3):
+        first.run("set", ONE, "white")
+    node = following(make_node, first)
+    until(lambda: sequence(node) == 3)
+    second.run("set", ONE, "black")
+    text = node.config.read_text().replace(first.url, second.url).replace(str(first.key), str(second.key))
+    node.kill()
+    node.config.write_text(text)
+    node.start()
+    with node.peer() as peer:
+        assert peer.check(ONE) == "white"
+    assert sequence(node) == 3
+
+
+def test_what_the_broker_has_lost_is_fetched(
+    make_node: MakeNode, make_publisher: MakePublisher, broker: Mosquitto, tmp_path: Path
+) -> None:
+    publisher = make_publisher(broker.port)
+    mqtt = {"host": "127.0.0.1", "port": broker.port, "tls": False}
+    node = following(make_node, publisher, mqtt=mqtt, http={"url": publisher.url, "interval": 3600.0})
+    until(lambda: sequence(node) == 0)
+    publisher.run("set", ONE, "white")
+    until(lambda: sequence(node) == 1)
+    # Published to nobody.
+    publisher.stop()
+    publisher.run("set", TWO, "white")
+    publisher.start()
+    publisher.run("set", THREE, "white")
+    until(lambda: sequence(node) == 3, 30)
+    with node.peer() as peer:
+        assert [peer.check(imei) for imei in (ONE, TWO, THREE)] == ["white"] * 3
+    # Too long for a message.
+    devices = lists.new_devices(60_000)
+    export = tmp_path / "export.csv"
+    export.write_text("imei,list,reason\n" + "".join(f"{imei},white,\n" for imei in devices[::2]))
+    publisher.run("import", export)
+    eir("lists", "history", "-c", node.config)
+    until(lambda: node.ask("lists-history")["refused"] or sequence(node) == 4, 30)
+    told = node.ask("lists-history")["refused"]
+    assert [one["sequence"] for one in told] == [4]
+    assert eir("lists", "approve", "delta", "4", "--reason", "x", "-c", node.config).code == 0
+    with node.peer() as peer:
+        assert peer.check(devices[1000]) == "white"
+
+
+def test_what_the_server_says(make_publisher: MakePublisher, tmp_path: Path) -> None:
+    publisher = make_publisher()
+    publisher.run("set", ONE, "grey", "--until", "20300101")
+    status, octets = get(f"{publisher.url}/v1/current")
+    assert (status, json.loads(octets)) == (200, {"snapshot": 0, "sequence": 1})
+    assert get(f"{publisher.url}/v1/current", **{"If-None-Match": '"0-1"'})[0] == 304
+    _, octets = get(f"{publisher.url}/v1/deltas/1/manifest.json")
+    manifest = manifests.parse(octets)
+    _, signature = get(f"{publisher.url}/v1/deltas/1/manifest.json.sig")
+    assert manifests.is_signed(octets, signature, [manifests.public_key(publisher.key.read_bytes())])
+    assert manifest.counts == {"white": 0, "black": 0, "grey": 1}
+    _, packed = get(f"{publisher.url}/v1/deltas/1/{manifest.files[0].name}")
+    assert gzip.decompress(packed).decode() == f"change_type,imei,list,reason,until\nset,{ONE},grey,,20300101\n"
+    assert get(f"{publisher.url}/v1/deltas/1/{manifest.files[0].name}", Range="bytes=5-9")[1] == packed[5:10]
+    for wrong in ("deltas/2/manifest.json", "deltas/1/..%2f..%2f..%2fkey.pem", "deltas/1/lists.db", "x"):
+        assert get(f"{publisher.url}/v1/{wrong}")[0] == 404
+    batch = msgspec.msgpack.encode({"id": "a", "records": []})
+    request = urllib.request.Request(f"{publisher.url}/v1/reports", data=batch)
+    assert urllib.request.urlopen(request, timeout=10).status == 204
+    assert json.loads((publisher.directory / "reports.jsonl").read_text()) == {"id": "a", "records": []}
+    assert (publisher.directory / "key.pem").stat().st_mode & 0o77 == 0
+
+
+@pytest.mark.parametrize("wrong", [("x", "white"), (ONE, "pink")])
+def test_what_is_no_change(tmp_path: Path, wrong: tuple[str, str]) -> None:
+    assert eir("publisher", "set", tmp_path / "p", *wrong).code != 0
