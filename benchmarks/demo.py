@@ -1,6 +1,7 @@
-"""`make demo`: a node on loopback, a device of each kind, a grey timer, a short load.
+"""`make demo`: a node on loopback, a device of each kind, a grey timer, a verification, a short load.
 
-Everything happens in a temporary directory; the node is started and ended here, and the requests go over TCP.
+Everything happens in a temporary directory; node, publisher and broker (where Mosquitto is installed) are started and
+ended here, and the requests go over TCP.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.stage import ask
+from benchmarks.stage import ask, free_port, running
 from benchmarks.wire import WirePeer, status_of
 
 ROOT = Path(__file__).parents[1]
@@ -37,8 +38,21 @@ listen = ""
 texts = "{directory}/sms/kz.toml"
 quiet_from = "00:00"
 quiet_to = "00:00"
+[lists]
+trusted_keys = ["{directory}/national/key.pub.pem"]
+[lists.http]
+url = "{publisher}"
+interval = {interval}
+{mqtt}
 [log]
 level = "warning"
+"""
+
+_MQTT = """
+[lists.mqtt]
+host = "127.0.0.1"
+port = {port}
+tls = false
 """
 
 # Of an invented network.
@@ -68,12 +82,35 @@ def eir(*arguments: str) -> str:
 
 
 @contextmanager
-def node(directory: Path) -> Iterator[tuple[Path, int]]:
-    """A running node; gives its configuration and its port."""
+def national_database(directory: Path) -> Iterator[tuple[str, int | None]]:
+    """The publisher with the sample's devices as sequence 1; its URL, and the port of a broker if there is one."""
+    eir("publisher", "import", str(directory), str(SAMPLE / "devices.csv"), "--country", "lab")
+    command = [str(EIR), "publisher", "serve", str(directory), "--country", "lab", "--listen", "127.0.0.1:0"]
+    broker = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+    with ExitStack() as ended:
+        port = None
+        if broker is not None:
+            port = free_port()
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            ended.enter_context(running([broker, "-p", str(port)], None, **quiet))
+            command += ["--mqtt", f"127.0.0.1:{port}"]
+        publisher = ended.enter_context(running(command, None, stdout=subprocess.PIPE))
+        assert publisher.stdout is not None
+        ready = publisher.stdout.readline()
+        if "ready" not in ready:
+            sys.exit("the publisher did not start")
+        yield f"http://{ready.split('http=')[1].split()[0]}", port
+
+
+@contextmanager
+def node(directory: Path, publisher: str, broker: int | None) -> Iterator[tuple[Path, int]]:
+    """A running node that follows the publisher; gives its configuration and its port."""
     for part in ("countries", "sms"):
         shutil.copytree(ROOT / "config" / part, directory / part)
     config = directory / "eir.toml"
-    config.write_text(_CONFIG.format(directory=directory))
+    # By the broker at once, without one by asking again and again.
+    mqtt, interval = ("", 0.5) if broker is None else (_MQTT.format(port=broker), 60)
+    config.write_text(_CONFIG.format(directory=directory, publisher=publisher, interval=interval, mqtt=mqtt))
     subscribers = directory / "subscribers.csv"
     subscribers.write_text(_SUBSCRIBERS)
     eir("subscribers", "import", str(subscribers), "-c", str(config))
@@ -115,6 +152,20 @@ def show_verdicts(config: Path, port: int) -> None:
     console.print(table)
 
 
+def show_verification(publisher: Path, port: int, imei: str) -> None:
+    """Has a device verified at the national database, and shows how soon its next attach is white."""
+    with WirePeer(port) as peer:
+        before = status_of(peer.ask(imei))
+        begin = time.monotonic()
+        eir("publisher", "set", str(publisher), imei, "white", "--country", "lab")
+        while (after := status_of(peer.ask(imei))) != "white":
+            if time.monotonic() - begin > 15:
+                sys.exit("the verification did not come")
+            time.sleep(0.001)
+    took = (time.monotonic() - begin) * 1000
+    console.print(f"{imei}: {before}, verified, {after} within {took:,.0f} ms of the command's start", highlight=False)
+
+
 def show_messages(file: Path) -> None:
     """Waits for the first message and shows it."""
     end = time.monotonic() + 15
@@ -132,8 +183,9 @@ def main() -> None:
         directory = Path(name)
         console.rule("national lists, compiled")
         build_lists(directory / "lists.eirs")
-        console.rule("a node on loopback")
-        with node(directory) as (config, port):
+        console.rule("a node on loopback, and a national database that it follows")
+        national = directory / "national"
+        with national_database(national) as (url, broker), node(directory, url, broker) as (config, port):
             console.rule("S13 requests over TCP")
             show_verdicts(config, port)
             device = (_DEVICES[-1][1], "--config", str(config))
@@ -144,6 +196,10 @@ def main() -> None:
             console.print(eir("why", *device).strip(), highlight=False)
             console.rule("what its subscriber is told (into a file, for want of an SMSC)")
             show_messages(directory / "messages.jsonl")
+            console.rule(
+                f"it is verified: by {'HTTP' if broker is None else 'MQTT'} the node knows, the next attach is white"
+            )
+            show_verification(national, port, _DEVICES[-1][1])
             console.rule("a short load: one connection, window 256")
             known = ("--range", "35900100000001-35900100000003", "--window", "256", "--duration", "3")
             console.print(eir("load", "--to", f"127.0.0.1:{port}", *known).rstrip())

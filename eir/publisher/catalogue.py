@@ -202,7 +202,8 @@ def read_changes(lines: TextIO) -> Iterator[Change]:
 
     from eir import _core
 
-    for row in csv.DictReader(lines):
+    rows = (line for line in lines if line.strip() and not line.startswith("#"))
+    for row in csv.DictReader(rows):
         listed = (row.get("list") or "").strip().lower()
         if listed not in LISTS:
             raise ValueError(f"{listed!r} is no list")

@@ -74,7 +74,7 @@ impl Changes {
                 None => drop(full.devices.remove(device)),
             }
         }
-        reader.devices("devices", text.as_bytes()).unwrap();
+        reader.add(FileKind::of_delta("devices").unwrap(), "devices", text.as_bytes()).unwrap();
         let mut text = "change_type,imei,imsi\n".to_owned();
         for ((device, subscriber), present) in &self.pairs {
             let change = if *present { "set" } else { "remove" };
@@ -85,7 +85,7 @@ impl Changes {
                 full.pairs.remove(&(*device, *subscriber));
             }
         }
-        reader.pairs("pairs", text.as_bytes()).unwrap();
+        reader.add(FileKind::of_delta("pairs").unwrap(), "pairs", text.as_bytes()).unwrap();
         let delta = reader.finish().unwrap();
         deltas.apply(&delta.devices, &delta.pairs, deltas.sequence() + 1, NOW).unwrap()
     }
