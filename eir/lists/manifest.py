@@ -81,7 +81,10 @@ def _check(read: _Manifest) -> None:
         raise ManifestError(f"format {read.format}, where {FORMAT} is known")
     if len({file.name for file in read.files}) != len(read.files):
         raise ManifestError("two files have one name")
-    if any(file.name.startswith("manifest.json") or file.name in ("lists.eirs", "reason.json") for file in read.files):
+    if any(
+        ".." in file.name or file.name.startswith("manifest.json") or file.name in ("lists.eirs", "reason.json")
+        for file in read.files
+    ):
         raise ManifestError("a file has a name that is taken")
     if read.kind == "delta":
         if read.previous is None or read.previous >= read.sequence:

@@ -17,13 +17,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
 import msgspec
 
 from eir.log import Log
 
 FORMAT: Final = 1
+_BLOCK: Final = 1 << 16
 _MOST: Final = 1000
 """Journal records, and lines of the audit trail, that are looked at for one batch."""
 _TIMERS: Final = ("expired", "ended", "freeze", "unfreeze", "extend", "lift", "replaced", "shift", "unshift")
@@ -201,10 +202,25 @@ class Reporter:
 
     def _write(self, batch: Batch) -> None:
         day = datetime.fromtimestamp(self._clock(), UTC).date()
-        with (self._directory / f"{day}.jsonl").open("ab") as file:
+        with (self._directory / f"{day}.jsonl").open("a+b") as file:
+            _cut(file)
             file.write(b"".join(line + b"\n" for line in batch.lines))
             file.flush()
             os.fsync(file.fileno())
+
+
+def _cut(file: BinaryIO) -> None:
+    """Takes away a last line that an end of the process, or a full disk, has cut off: its batch comes again."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        begin = max(0, end - _BLOCK)
+        file.seek(begin)
+        last = file.read(end - begin).rfind(b"\n")
+        if last >= 0:
+            file.truncate(begin + last + 1)
+            return
+        end = begin
+    file.truncate(0)
 
 
 def _attach(record: Sequence[Any]) -> dict[str, Any] | None:

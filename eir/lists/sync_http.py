@@ -1,9 +1,8 @@
-"""Lists over HTTPS: what the broker or the directory has not brought, and everything where there are neither.
+"""Lists over HTTP: asks the national database what there is, and fetches it (docs/wire-format.md, HTTP).
 
-Asks `BASE/v1/current` again and again (RFC 9110 13.1.2, If-None-Match), fetches the deltas that are missing one by one,
-and the snapshot where there is none to begin with or the deltas are no longer there (docs/wire-format.md). A transfer
-that breaks goes on where it stopped (Range, 14.2). Whatever the server sends, nothing ends this; waits grow, with
-jitter, while it fails.
+Deltas one after the other where the chain reaches back to what is in force, else the snapshot. A file that breaks off
+is gone on with where it broke off, also after minutes; one that arrives wrong is begun anew. No redirect is followed,
+no answer is longer than it may be, nothing waits for a server that sends nothing.
 
 Called by `lists_desk`; brings packages to the `Receiver` and decides nothing.
 """
@@ -11,11 +10,14 @@ Called by `lists_desk`; brings packages to the `Receiver` and decides nothing.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 import ssl
+from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final
 
@@ -25,203 +27,371 @@ from msgspec import Meta
 
 from eir.lists import manifest as manifests
 from eir.lists.manifest import MAX_MANIFEST, SIGNATURE_OCTETS, ManifestError
-from eir.lists.package import Outcome, Package, PackageKind, Receiver, Result
-from eir.lists.versions import MANIFEST, SIGNATURE
+from eir.lists.package import ListFile, Manifest, Outcome, Package, PackageKind, Receiver, Result
 from eir.log import Log
 
 SOURCE: Final = "http"
-_MAX_CURRENT: Final = 4096
-_AT_ONCE: Final = 1 << 16
+_LONGEST_CURRENT: Final = 4096
+_PIECE: Final = 1 << 20
 _TRIES: Final = 5
-"""Times that a broken transfer is taken up again before the whole is begun anew."""
-_LONGEST_PAUSE: Final = 900.0
+"""Attempts in a row at a file that bring not one octet."""
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
+_LONGEST_LEFT_ALONE: Final = 3600.0
+"""Seconds for which a server may ask to be left alone."""
+_FOLDERS: Final[dict[PackageKind, str]] = {"snapshot": "snapshots", "delta": "deltas"}
 
 log = Log(__name__)
 
-_Number = Annotated[int, Meta(ge=0, le=1 << 62)]
+_Sequence = Annotated[int, Meta(ge=0, le=1 << 62)]
 
 
 class _Current(msgspec.Struct, frozen=True):
-    """What the server has: the newest snapshot, and the sequence of the newest delta behind it."""
+    """What the server has: the newest snapshot, and the newest state that deltas lead to. What is more is ignored."""
 
-    snapshot: _Number
-    sequence: _Number
+    sequence: _Sequence
+    snapshot: _Sequence | None = None
+
+
+class _FetchError(Exception):
+    """This did not work and may work later. `after`: seconds for which the server wants to be left alone."""
+
+    def __init__(self, reason: str, after: float = 0.0, missing: bool = False) -> None:
+        super().__init__(reason)
+        self.after = after
+        self.missing = missing
 
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """Where lists are fetched. `url` is the base, without a slash at its end; `interval`: seconds between two
-    questions; `stall`: seconds without an octet after which a transfer is given up; `token`: a bearer token."""
+    """How the server is reached. `url` is the base, without a slash at its end; times in seconds.
+
+    `stall`: without an octet for so long, a transfer is broken off. `max_deltas`: further behind, the snapshot is
+    fetched where there is one. `max_octets`: of a package, whatever its manifest says.
+    """
 
     url: str
     interval: float
     stall: float
     tls: ssl.SSLContext | None = None
     token: str | None = None
+    max_deltas: int = 1000
+    max_octets: int = 64 << 30
 
 
-class _FetchError(Exception):
-    """Something was not to be had; the text says what. `wait`: seconds that the server asks to be left alone."""
+class _Partial:
+    """A file that is being fetched: what of it is there, with its digest. Blocks, and raises OSError."""
 
-    def __init__(self, text: str, wait: float = 0.0) -> None:
-        super().__init__(text)
-        self.wait = wait
+    def __init__(self, path: Path) -> None:
+        self.file: BinaryIO = path.open("a+b")
+        self.begin_anew(keep=True)
+
+    def begin_anew(self, keep: bool = False) -> None:
+        """Forgets what is there, or reads it again."""
+        if not keep:
+            self.file.truncate(0)
+        self.octets, self.digest = 0, hashlib.sha256()
+        self.file.seek(0)
+        while part := self.file.read(_PIECE):
+            self.digest.update(part)
+            self.octets += len(part)
+
+    def put(self, part: bytes) -> None:
+        """Adds to its end."""
+        self.file.write(part)
+        self.file.flush()
+        self.digest.update(part)
+        self.octets += len(part)
 
 
-class _MissingError(_FetchError):
-    """The server does not have it, or no longer."""
+@dataclass(slots=True)
+class _Begun:
+    """A package whose files are being fetched."""
+
+    manifest: Manifest
+    octets: bytes
+    signature: bytes
+    directory: Path
+
+    def take(self) -> Package:
+        return Package(self.manifest, self.octets, self.signature, self.directory)
 
 
 class HttpSource:
-    """The server that is followed."""
+    """The server, as it is asked again and again."""
 
     def __init__(self, settings: HttpSettings, receiver: Receiver, random: Callable[[], float]) -> None:
         self.error = ""
-        """Why nothing can be fetched; empty where all is well."""
+        """Why the last look failed; empty where it did not."""
+        self.counts: Counter[str] = Counter()
+        """looks, unchanged, failed, resumed (files), octets, and packages by what became of them."""
         self._settings = settings
         self._receiver = receiver
         self._random = random
         self._wanted = asyncio.Event()
         self._etag = ""
+        self._current: _Current | None = None
+        self._begun: _Begun | None = None
+        self._refused: tuple[bytes, str] | None = None
+        """The manifest of the last package that was refused, and why: it is not fetched again."""
 
     def wake(self) -> None:
-        """Something is missing: asks at once, if nothing is wrong."""
+        """Has it look at once, unless the server is being left alone."""
         self._wanted.set()
 
     async def run(self) -> None:
-        """Asks again and again. Never returns."""
-        headers = {"Authorization": f"Bearer {self._settings.token}"} if self._settings.token else {}
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=self._settings.stall)
-        connector = aiohttp.TCPConnector(ssl=self._settings.tls if self._settings.tls is not None else True)
-        failed = 0
-        async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as session:
-            while True:
-                asked = 0.0
-                try:
-                    self._wanted.clear()
-                    await self._follow(session)
-                    self.error, failed = "", 0
-                except (_FetchError, aiohttp.ClientError, OSError, ManifestError, ValueError) as error:
-                    if not self.error:
-                        log.error("lists cannot be fetched", error=str(error))
-                    self.error, failed = str(error) or type(error).__name__, failed + 1
-                    asked = error.wait if isinstance(error, _FetchError) else 0.0
-                await self._pause(failed, asked)
-
-    async def _pause(self, failed: int, asked: float) -> None:
-        if failed:
-            wait = min(2.0 ** min(failed, 20), _LONGEST_PAUSE)
-            await asyncio.sleep(max(wait * (0.5 + self._random() / 2), min(asked, _LONGEST_PAUSE)))
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.interval):
-                await self._wanted.wait()
-
-    async def _follow(self, session: aiohttp.ClientSession) -> None:
-        """Fetches what is missing. Raises _FetchError and what aiohttp raises."""
-        current = await self._current(session)
-        if current is None:
-            return
-        while (present := self._receiver.sequence) is None or present < current.sequence:
-            outcome = Outcome(Result.GAP)
-            if present is not None:
-                with suppress(_MissingError):
-                    outcome = await self._take(session, "delta", present + 1)
-            if outcome.result is Result.GAP:
-                if present is not None and current.snapshot <= present:
-                    raise _FetchError(f"delta {present + 1} is not to be had, and no snapshot behind it")
-                await self._take(session, "snapshot", current.snapshot)
-            if self._receiver.sequence == present:
-                raise _FetchError(f"what was fetched has not led beyond sequence {present}")
-
-    async def _current(self, session: aiohttp.ClientSession) -> _Current | None:
-        """What the server has; None: nothing new."""
-        behind = self._receiver.sequence is None or bool(self.error)
-        headers = {"If-None-Match": self._etag} if self._etag and not behind else {}
-        async with session.get(f"{self._settings.url}/v1/current", headers=headers, allow_redirects=False) as answer:
-            if answer.status == 304:
-                return None
-            _check(answer)
-            octets = await _read(answer, _MAX_CURRENT)
-            try:
-                current = msgspec.json.decode(octets, type=_Current)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise _FetchError(f"what is current is not readable: {error}") from error
-            self._etag = answer.headers.get("ETag", "")
-            return current
-
-    async def _take(self, session: aiohttp.ClientSession, kind: PackageKind, sequence: int) -> Outcome:
-        """Fetches a package and has it decided about. Raises _FetchError where it is refused."""
-        base = f"{self._settings.url}/v1/{kind}s/{sequence}"
-        staged = await asyncio.to_thread(self._receiver.staging)
+        """Looks again and again. Never returns."""
+        pause = _FIRST_PAUSE
         try:
-            octets = await self._whole(session, f"{base}/{MANIFEST}", MAX_MANIFEST)
-            manifest = manifests.parse(octets)
-            if (manifest.kind, manifest.sequence) != (kind, sequence):
-                raise _FetchError(f"{base} is {manifest.kind} {manifest.sequence}")
-            signature = await self._whole(session, f"{base}/{SIGNATURE}", SIGNATURE_OCTETS)
-            for entry in manifest.files:
-                await self._file(session, f"{base}/{entry.name}", staged / entry.name, entry.octets)
-        except BaseException:
-            await asyncio.to_thread(shutil.rmtree, staged, ignore_errors=True)
-            raise
-        outcome = await self._receiver.offer(Package(manifest, octets, signature, staged), SOURCE)
-        if outcome.result is Result.REFUSED:
-            # It is not fetched over and over: the next question is whether there is anything else.
-            raise _FetchError(f"{kind} {sequence} is refused: {outcome.reason}", self._settings.interval)
+            async with self._session() as session:
+                while True:
+                    self._wanted.clear()
+                    left_alone = 0.0
+                    try:
+                        await self.look(session)
+                        self.error, pause = "", _FIRST_PAUSE
+                    except (_FetchError, aiohttp.ClientError, OSError, ValueError) as error:
+                        # OSError has TimeoutError in it. aiohttp's texts name host and port, and nothing secret.
+                        self.counts["failed"] += 1
+                        reason = str(error) or type(error).__name__
+                        if not self.error:
+                            log.error("the server of lists cannot be used", error=reason)
+                        self.error = reason
+                        # All nodes of a country have the same server.
+                        left_alone = max(pause, getattr(error, "after", 0.0)) * (1 + self._random() / 2)
+                        pause = min(2 * pause, _LONGEST_PAUSE)
+                    if left_alone:
+                        await asyncio.sleep(left_alone)
+                    else:
+                        await self._wait()
+        finally:
+            self._forget()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.interval * (0.75 + self._random() / 2)):
+                await self._wanted.wait()
+        except TimeoutError:
+            pass
+
+    def _session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._settings.tls if self._settings.tls is not None else True),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self._settings.stall, sock_read=self._settings.stall
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            read_bufsize=1 << 18,
+        )
+
+    async def look(self, session: aiohttp.ClientSession) -> int:
+        """Fetches what is there and not in force; how many packages were applied.
+
+        Raises _FetchError, aiohttp.ClientError, OSError and ValueError.
+        """
+        self.counts["looks"] += 1
+        current = await self._ask_current(session)
+        applied = 0
+        trouble = ""
+        while (found := self._next(current, bool(trouble))) is not None:
+            kind, number = found
+            before = self._receiver.sequence
+            try:
+                outcome = await self._bring(session, kind, number)
+            except _FetchError as error:
+                if kind == "snapshot" or not error.missing:
+                    raise
+                outcome = Outcome(Result.GAP, "it is not there")
+            applied += outcome.result is Result.APPLIED
+            trouble = ""
+            if self._receiver.sequence == before:
+                # A delta that is gone, or does not fit, is healed by a later snapshot.
+                trouble = f"{kind} {number} is {outcome.result.value}: {outcome.reason}"
+                if kind == "snapshot":
+                    break
+        if trouble and self._receiver.sequence != max(current.sequence, current.snapshot or 0):
+            raise _FetchError(trouble, self._settings.interval)
+        return applied
+
+    def _next(self, current: _Current, without_chain: bool) -> tuple[PackageKind, int] | None:
+        """The package to be fetched next; None where there is nothing to be had."""
+        present = self._receiver.sequence
+        newer = current.snapshot if present is None or (current.snapshot or 0) > present else None
+        if present is None or current.sequence <= present:
+            return None if newer is None else ("snapshot", newer)
+        far = current.sequence - present > self._settings.max_deltas
+        if newer is not None and (without_chain or far):
+            return "snapshot", newer
+        return None if without_chain else ("delta", present + 1)
+
+    # One package.
+
+    async def _bring(self, session: aiohttp.ClientSession, kind: PackageKind, number: int) -> Outcome:
+        place = f"{_FOLDERS[kind]}/{number}"
+        octets = await self._small(session, f"{place}/manifest.json", MAX_MANIFEST)
+        if self._refused is not None and self._refused[0] == octets:
+            return Outcome(Result.REFUSED, self._refused[1])
+        signature = await self._small(session, f"{place}/manifest.json.sig", SIGNATURE_OCTETS)
+        manifest = manifests.parse(octets)
+        if (manifest.kind, manifest.sequence) != (kind, number):
+            raise ManifestError(f"{place} is another package")
+        if sum(file.octets for file in manifest.files) > self._settings.max_octets:
+            raise ManifestError(f"{place} is longer than {self._settings.max_octets} octets")
+        begun = await self._begin(manifest, octets, signature)
+        for file in manifest.files:
+            await self._fetch(session, place, file, begun.directory / file.name)
+        self._begun = None
+        outcome = await self._receiver.offer(begun.take(), SOURCE)
+        self.counts[outcome.result.value] += 1
+        self._refused = (octets, outcome.reason) if outcome.result is Result.REFUSED else None
         return outcome
 
-    async def _whole(self, session: aiohttp.ClientSession, url: str, most: int) -> bytes:
-        async with session.get(url, allow_redirects=False) as answer:
-            _check(answer)
-            return await _read(answer, most)
+    async def _begin(self, manifest: Manifest, octets: bytes, signature: bytes) -> _Begun:
+        """Where the files go: among those of an earlier attempt at the same package, if there was one."""
+        if self._begun is not None and self._begun.octets == octets:
+            self._begun.signature = signature
+            return self._begun
+        self._forget()
+        directory = await asyncio.to_thread(self._receiver.staging)
+        self._begun = _Begun(manifest, octets, signature, directory)
+        return self._begun
 
-    async def _file(self, session: aiohttp.ClientSession, url: str, path: Path, octets: int) -> None:
-        """Fetches a file of that length; goes on where a transfer has broken."""
-        with path.open("wb") as file:
-            for left in reversed(range(_TRIES)):
+    def _forget(self) -> None:
+        if self._begun is not None:
+            shutil.rmtree(self._begun.directory, ignore_errors=True)
+            self._begun = None
+
+    async def _fetch(self, session: aiohttp.ClientSession, place: str, file: ListFile, path: Path) -> None:
+        """Fetches a file, or what of it is not there yet. Raises as `look` does; what came then stays."""
+        target = await asyncio.to_thread(_Partial, path)
+        try:
+            tries = 0
+            while target.octets < file.octets:
+                before, reason = target.octets, "broke off"
                 try:
-                    await self._rest(session, url, file, octets)
-                    return
-                except (aiohttp.ClientError, TimeoutError, ConnectionError):
-                    if not left:
-                        raise
+                    await self._transfer(session, f"{place}/{file.name}", file, target)
+                except (aiohttp.ClientError, OSError) as error:
+                    reason = str(error) or type(error).__name__
+                if target.octets >= file.octets:
+                    break
+                tries = 0 if target.octets > before else tries + 1
+                if tries >= _TRIES:
+                    raise _FetchError(f"{file.name}: {reason}, at {target.octets} of {file.octets} octets")
+                await asyncio.sleep(min(0.2 * 2**tries, 5.0) * (0.5 + self._random()))
+                self.counts["resumed"] += target.octets > 0
+            if target.digest.hexdigest() != file.sha256:
+                target.begin_anew()
+                raise _FetchError(f"{file.name}: another SHA-256 than its manifest says")
+        finally:
+            target.file.close()
 
-    async def _rest(self, session: aiohttp.ClientSession, url: str, file: BinaryIO, octets: int) -> None:
-        have = file.tell()
-        headers = {"Range": f"bytes={have}-"} if have else {}
-        async with session.get(url, headers=headers, allow_redirects=False) as answer:
-            if answer.status == 416 or (have and answer.status == 200):
-                # It is another file by now, or the server knows no parts.
-                file.seek(0)
-                file.truncate()
-                have = 0
-            if answer.status == 416:
-                raise aiohttp.ClientPayloadError("the part is not to be had")
-            _check(answer, 206 if have else 200)
-            async for part in answer.content.iter_chunked(_AT_ONCE):
-                have += len(part)
-                if have > octets:
-                    raise _FetchError(f"{url} is longer than {octets} octets")
-                await asyncio.to_thread(file.write, part)
-        if have < octets:
-            raise aiohttp.ClientPayloadError(f"{url} ended after {have} of {octets} octets")
+    async def _transfer(self, session: aiohttp.ClientSession, name: str, file: ListFile, target: _Partial) -> None:
+        """One request for the rest of a file; what comes is kept, also where it ends early."""
+        have = target.octets
+        headers = self._headers() | ({"Range": f"bytes={have}-"} if have else {})
+        async with session.get(f"{self._settings.url}/v1/{name}", headers=headers, allow_redirects=False) as response:
+            if response.status == 416 or (response.status == 206 and not _goes_on(response, have, file.octets)):
+                # What is here is not of what is there.
+                target.begin_anew()
+                raise _FetchError(f"{file.name}: the server has another file than its manifest says")
+            if response.status not in (200, 206):
+                raise _failure(response)
+            if response.status == 200 and have:
+                # Ranges are a server's to ignore (RFC 9110 14.2).
+                target.begin_anew()
+            _check_plain(response)
+            if response.content_length is not None and response.content_length != file.octets - target.octets:
+                target.begin_anew()
+                raise _FetchError(f"{file.name}: another length than its manifest says")
+            waiting = bytearray()
+            try:
+                async for piece in response.content.iter_any():
+                    waiting += piece
+                    self.counts["octets"] += len(piece)
+                    if target.octets + len(waiting) > file.octets:
+                        waiting.clear()
+                        target.begin_anew()
+                        raise _FetchError(f"{file.name}: longer than its manifest says")
+                    if len(waiting) >= _PIECE:
+                        await asyncio.to_thread(target.put, bytes(waiting))
+                        waiting.clear()
+            finally:
+                # At most a piece: no wait that a cancellation could come into.
+                target.put(bytes(waiting))
+
+    # Small answers.
+
+    async def _ask_current(self, session: aiohttp.ClientSession) -> _Current:
+        headers = self._headers() | ({"If-None-Match": self._etag} if self._etag and self._current else {})
+        async with asyncio.timeout(4 * self._settings.stall):
+            url = f"{self._settings.url}/v1/current"
+            async with session.get(url, headers=headers, allow_redirects=False) as response:
+                if response.status == 304 and self._current is not None:
+                    self.counts["unchanged"] += 1
+                    return self._current
+                told = await _read_small(response, _LONGEST_CURRENT)
+                etag = response.headers.get("ETag", "")
+        try:
+            current = msgspec.json.decode(told, type=_Current)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _FetchError(f"current: {error}") from error
+        self._current, self._etag = current, etag[:256]
+        return current
+
+    async def _small(self, session: aiohttp.ClientSession, name: str, most: int) -> bytes:
+        async with asyncio.timeout(4 * self._settings.stall):
+            url = f"{self._settings.url}/v1/{name}"
+            async with session.get(url, headers=self._headers(), allow_redirects=False) as response:
+                return await _read_small(response, most)
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Accept-Encoding": "identity"}
+        if self._settings.token:
+            headers["Authorization"] = f"Bearer {self._settings.token}"
+        return headers
 
 
-def _check(answer: aiohttp.ClientResponse, wanted: int = 200) -> None:
-    if answer.status == wanted:
-        return
-    wait = answer.headers.get("Retry-After", "")
-    text = f"{answer.url.path} is answered {answer.status}"
-    if answer.status in (404, 410):
-        raise _MissingError(text)
-    raise _FetchError(text, float(wait) if wait.isascii() and wait.isdecimal() and len(wait) < 6 else 0.0)
+async def _read_small(response: aiohttp.ClientResponse, most: int) -> bytes:
+    if response.status != 200:
+        raise _failure(response)
+    _check_plain(response)
+    read = bytearray()
+    while part := await response.content.read(most + 1 - len(read)):
+        read += part
+        if len(read) > most:
+            raise _FetchError(f"an answer of more than {most} octets")
+    return bytes(read)
 
 
-async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:
-    octets = await answer.content.read(most + 1)
-    while len(octets) <= most and (more := await answer.content.read(most + 1 - len(octets))):
-        octets += more
-    if len(octets) > most:
-        raise _FetchError(f"{answer.url.path} is longer than {most} octets")
-    return octets
+def _check_plain(response: aiohttp.ClientResponse) -> None:
+    """Ends what is compressed on its way: lengths and sums are of files as they are."""
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise _FetchError("an answer is compressed, which was not asked for")
+
+
+def _goes_on(response: aiohttp.ClientResponse, have: int, octets: int) -> bool:
+    """Whether a 206 is the rest of a file that is so long, from where it was asked for."""
+    return response.headers.get("Content-Range", "").strip() == f"bytes {have}-{octets - 1}/{octets}"
+
+
+def _failure(response: aiohttp.ClientResponse) -> _FetchError:
+    status = response.status
+    if 300 <= status < 400:
+        return _FetchError(f"HTTP {status}: a redirect, which is not followed")
+    asked = response.headers.get("Retry-After", "")
+    return _FetchError(f"HTTP {status}", _seconds(asked) if status in (429, 503) else 0.0, status in (404, 410))
+
+
+def _seconds(retry_after: str) -> float:
+    """What a Retry-After asks for (RFC 9110 10.2.3), bounded."""
+    asked = 0.0
+    if retry_after.isascii() and retry_after.isdigit():
+        asked = float(retry_after[:10])
+    elif retry_after:
+        try:
+            date = parsedate_to_datetime(retry_after)
+            asked = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+        except (ValueError, OverflowError):
+            pass
+    return min(max(asked, 0.0), _LONGEST_LEFT_ALONE)

@@ -11,6 +11,7 @@ Called by `app`; brings packages to the `Receiver` and decides nothing.
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import ssl
 from collections import Counter
@@ -32,11 +33,53 @@ from eir.log import Log
 SOURCE: Final = "mqtt"
 MAX_MESSAGE: Final = 1 << 20
 """Octets of the longest message that the broker is to send."""
+MAX_WAITING: Final = 16 << 20
+"""Octets of messages that wait here at most."""
 _RECEIVE_MAXIMUM: Final = 16
 _SESSION_SECONDS: Final = 7 * 86400
 _LONGEST_PAUSE: Final = 60.0
 
 log = Log(__name__)
+_quiet = logging.getLogger(f"{__name__}.client")
+# What it says of single messages, the counts say.
+_quiet.setLevel(logging.ERROR)
+
+
+class _OverflowError(Exception):
+    """Messages came that there was no place for: they are not acknowledged, and come again with another connection."""
+
+
+class _Waiting(asyncio.Queue[aiomqtt.Message]):
+    """Messages that wait, bounded: not every broker keeps to the number that it was told (Mosquitto 2.0.11 does not).
+
+    After one that found no place none is taken any more, so that they stay in their order.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        super().__init__(maxsize)
+        self._octets = 0
+        self._full = False
+
+    def put_nowait(self, message: aiomqtt.Message) -> None:
+        octets = _length(message)
+        self._full = self._full or (not self.empty() and self._octets + octets > MAX_WAITING)
+        if self._full:
+            raise asyncio.QueueFull
+        self._octets += octets
+        super().put_nowait(message)
+
+    def get_nowait(self) -> aiomqtt.Message:
+        message = super().get_nowait()
+        self._octets -= _length(message)
+        return message
+
+    def is_over(self) -> bool:
+        """Whether all that found a place are out, and some did not."""
+        return self._full and self.empty()
+
+
+def _length(message: aiomqtt.Message) -> int:
+    return len(message.payload) + 1024
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -71,7 +114,7 @@ class MqttSource:
     ) -> None:
         self.connected = False
         self.messages: Counter[str] = Counter()
-        """Messages by what became of them: the results of packages, "unreadable" and "without files"."""
+        """Messages by what became of them: the results of packages, "unreadable", "without files"; "overflows"."""
         self.error = ""
         """Why there is no connection; empty where there is one."""
         self._client_now: aiomqtt.Client | None = None
@@ -88,6 +131,9 @@ class MqttSource:
                 async with self._client() as client:
                     pause = 1.0
                     await self._follow(client)
+            except _OverflowError:
+                self.messages["overflows"] += 1
+                continue
             except (aiomqtt.MqttError, OSError, ValueError) as error:
                 if not self.error:
                     log.error("no connection to the broker of lists", error=str(error))
@@ -114,7 +160,7 @@ class MqttSource:
         properties.SessionExpiryInterval = _SESSION_SECONDS
         properties.ReceiveMaximum = _RECEIVE_MAXIMUM
         properties.MaximumPacketSize = MAX_MESSAGE
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             settings.host,
             settings.port,
             username=settings.username,
@@ -126,8 +172,12 @@ class MqttSource:
             keepalive=settings.keepalive,
             timeout=10.0,
             tls_context=settings.tls,
-            max_queued_incoming_messages=4 * _RECEIVE_MAXIMUM,
+            queue_type=_Waiting,
+            logger=_quiet,
         )
+        # aiomqtt has no word for it (its issue 345): without, a message is acknowledged before it is looked at.
+        client._client.manual_ack_set(True)
+        return client
 
     async def _follow(self, client: aiomqtt.Client) -> None:
         # Also where the broker has kept the session: it may be another broker.
@@ -139,12 +189,16 @@ class MqttSource:
         async for message in client.messages:
             payload = message.payload
             await self.take(payload if isinstance(payload, bytes) else b"")
+            # Now it is durable, or of no use; a node that ends before gets it again.
+            client._client.ack(message.mid, message.qos)
+            if isinstance(client._queue, _Waiting) and client._queue.is_over():
+                raise _OverflowError("more came than was to be sent at once")
 
     async def take(self, payload: bytes) -> None:
-        """One message. Whatever is in it, that raises nothing."""
+        """One message. Whatever is in it, that raises nothing; OSError where it cannot be staged."""
         try:
             package = await asyncio.to_thread(self._unpack, payload)
-        except (ManifestError, OSError) as error:
+        except ManifestError as error:
             self.messages["unreadable"] += 1
             log.warning("a message of the broker of lists is not readable", error=str(error))
             return

@@ -13,6 +13,8 @@ from typing import Final
 import aiomqtt
 import msgspec
 from aiohttp import web
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from eir.lists.versions import MANIFEST, SIGNATURE
 from eir.log import Log
@@ -22,6 +24,7 @@ MAX_INLINE: Final = 256 << 10
 """Octets of the files of a delta up to which they are in the message itself."""
 _MAX_REPORT: Final = 4 << 20
 _LOOK: Final = 0.05
+_SESSION_SECONDS: Final = 7 * 86400
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 log = Log(__name__)
@@ -32,6 +35,7 @@ class Publisher:
 
     def __init__(self, catalogue: Catalogue, country: str, broker: tuple[str, int] | None) -> None:
         self._catalogue = catalogue
+        self._country = country
         self._topic = f"eir/{country}/deltas"
         self._broker = broker
         if catalogue.snapshot is None:
@@ -50,19 +54,52 @@ class Publisher:
         return runner, int(runner.addresses[0][1])
 
     async def publish(self) -> None:
-        """Publishes each new delta at the broker, in order, from the present one on. Never returns."""
+        """Publishes each new delta at the broker, in order, from the present one on, and takes the reports that come
+        there. Never returns."""
         assert self._broker is not None
         reached = self._catalogue.sequence
         while True:
             with suppress(aiomqtt.MqttError):
-                async with aiomqtt.Client(*self._broker, protocol=aiomqtt.ProtocolVersion.V5) as client:
-                    while True:
-                        while reached < self._catalogue.sequence:
-                            await client.publish(self._topic, self._message(reached + 1), qos=1)
-                            reached += 1
-                        await asyncio.sleep(_LOOK)
+                async with self._client(*self._broker) as client:
+                    await client.subscribe(f"eir/{self._country}/reports/+", qos=1)
+                    taking = asyncio.create_task(self._take_reports(client))
+                    try:
+                        while not taking.done():
+                            while reached < self._catalogue.sequence:
+                                await client.publish(self._topic, self._message(reached + 1), qos=1)
+                                reached += 1
+                            await asyncio.sleep(_LOOK)
+                    finally:
+                        taking.cancel()
+                        await asyncio.gather(taking, return_exceptions=True)
             log.warning("no connection to the broker")
             await asyncio.sleep(1.0)
+
+    def _client(self, host: str, port: int) -> aiomqtt.Client:
+        """A client whose reports the broker keeps while it is away."""
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = _SESSION_SECONDS
+        properties.MaximumPacketSize = _MAX_REPORT
+        client = aiomqtt.Client(
+            host,
+            port,
+            identifier=f"eir-publisher-{self._country}",
+            protocol=aiomqtt.ProtocolVersion.V5,
+            clean_start=False,
+            properties=properties,
+        )
+        # aiomqtt has no word for it: a report is acknowledged when it is in the file.
+        client._client.manual_ack_set(True)
+        return client
+
+    async def _take_reports(self, client: aiomqtt.Client) -> None:
+        async for message in client.messages:
+            line = _line(message.payload if isinstance(message.payload, bytes) else b"")
+            if line is None:
+                log.warning("a report at the broker is not readable")
+            else:
+                await asyncio.to_thread(self._append, line)
+            client._client.ack(message.mid, message.qos)
 
     def _message(self, sequence: int) -> bytes:
         place = self._catalogue.manifest("delta", sequence)
@@ -90,15 +127,21 @@ class Publisher:
         return web.FileResponse(path, headers={"Content-Type": "application/octet-stream"})
 
     async def _report(self, request: web.Request) -> web.Response:
-        octets = await request.read()
-        try:
-            batch = msgspec.msgpack.decode(octets, type=dict[str, object])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise web.HTTPBadRequest from None
-        line = msgspec.json.encode(batch, order="deterministic") + b"\n"
+        line = _line(await request.read())
+        if line is None:
+            raise web.HTTPBadRequest
         await asyncio.to_thread(self._append, line)
         return web.Response(status=204)
 
     def _append(self, line: bytes) -> None:
         with (self._catalogue.directory / "reports.jsonl").open("ab") as file:
             file.write(line)
+
+
+def _line(octets: bytes) -> bytes | None:
+    """A batch of reports as a line of JSON; None for what is none."""
+    try:
+        batch = msgspec.msgpack.decode(octets, type=dict[str, object])
+        return msgspec.json.encode(batch, order="deterministic") + b"\n"
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, ValueError):
+        return None

@@ -52,7 +52,8 @@ class Server:
         octets = files[name]
         if part := request.headers.get("Range"):
             begin = int(part.removeprefix("bytes=").removesuffix("-"))
-            return web.Response(status=206, body=octets[begin:])
+            said = {"Content-Range": f"bytes {begin}-{len(octets) - 1}/{len(octets)}"}
+            return web.Response(status=206, body=octets[begin:], headers=said)
         return web.Response(body=octets)
 
 
@@ -107,6 +108,8 @@ def test_a_transfer_that_breaks_goes_on_where_it_stopped(receiver: FakeReceiver)
         begin = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
         answer = web.StreamResponse(status=206 if begin else 200)
         answer.content_length = len(octets) - begin
+        if begin:
+            answer.headers["Content-Range"] = f"bytes {begin}-{len(octets) - 1}/{len(octets)}"
         await answer.prepare(request)
         await answer.write(octets[begin:end])
         assert request.transport is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import urllib.error
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import msgspec
 import pytest
 
@@ -166,3 +168,35 @@ def test_what_the_server_says(make_publisher: MakePublisher, tmp_path: Path) -> 
 @pytest.mark.parametrize("wrong", [("x", "white"), (ONE, "pink")])
 def test_what_is_no_change(tmp_path: Path, wrong: tuple[str, str]) -> None:
     assert eir("publisher", "set", tmp_path / "p", *wrong).code != 0
+
+
+def test_reports_are_taken_at_the_broker_also_those_of_the_time_before(
+    make_publisher: MakePublisher, broker: Mosquitto
+) -> None:
+    publisher = make_publisher(broker.port)
+    taken = publisher.directory / "reports.jsonl"
+
+    def send(*payloads: bytes) -> None:
+        async def work() -> None:
+            async with aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+                for payload in payloads:
+                    await client.publish("eir/test/reports/node", payload, qos=1)
+
+        asyncio.run(work())
+
+    def ids() -> list[str]:
+        return [json.loads(line)["id"] for line in taken.read_text().splitlines()] if taken.exists() else []
+
+    def some() -> bool:
+        send(msgspec.msgpack.encode({"id": "0"}))
+        return bool(ids())
+
+    # Until it has subscribed for the first time nothing is kept for it.
+    until(some)
+    send(b"\xc1", b"\x91" * 5000, msgspec.msgpack.encode({"id": "a"}))
+    until(lambda: "a" in ids())
+    publisher.stop()
+    send(msgspec.msgpack.encode({"id": "b"}))
+    publisher.start()
+    until(lambda: "b" in ids())
+    assert ids()[-2:] == ["a", "b"]

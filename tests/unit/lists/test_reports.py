@@ -153,3 +153,17 @@ def test_without_a_broker_it_waits_and_says_so(records: Records, upward: Upward,
 
     asyncio.run(asyncio.wait_for(watch(), 20))
     assert len(upward.batches) == 1
+
+
+@pytest.mark.parametrize("torn", [b'{"kind":"first-a', b"x" * 200_000])
+def test_a_line_that_was_cut_off_spoils_no_other(records: Records, upward: Upward, tmp_path: Path, torn: bytes) -> None:
+    one = reporter(records, upward, tmp_path)
+    records.journal.append(attach(1))
+    asyncio.run(one.report())
+    (path,) = tmp_path.glob("*.jsonl")
+    for before in (path.read_bytes(), b""):
+        path.write_bytes(before + torn)
+        records.journal.append(attach(len(records.journal) + 1))
+        asyncio.run(one.report())
+        lines = path.read_bytes().splitlines()
+        assert [json.loads(line)["kind"] for line in lines] == ["first-attach"] * (2 if before else 1)

@@ -1,0 +1,346 @@
+"""`eir.lists.sync_http`: what is fetched, and servers that do what they should not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import pytest
+
+from eir.lists import manifest as manifests
+from eir.lists.sync_http import HttpSettings, HttpSource, _FetchError
+from support.odd_http import Request, answer, odd_server
+from support.packages import KEY, FakeReceiver, make
+
+IMEI = "35900000000001"
+T = TypeVar("T")
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> FakeReceiver:
+    return FakeReceiver(tmp_path / "incoming")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    async def limited() -> T:
+        async with asyncio.timeout(30):
+            return await work
+
+    return asyncio.run(limited())
+
+
+def source_of(base: str, receiver: FakeReceiver, **more: Any) -> HttpSource:
+    settings = replace(HttpSettings(base, 0.05, 0.5), **more)
+    return HttpSource(settings, receiver, lambda: 0.0)
+
+
+async def look(source: HttpSource) -> int:
+    async with source._session() as session:
+        return await source.look(session)
+
+
+def delta(sequence: int, rows: int = 1) -> Any:
+    text = "".join(f"set,{35900000000000 + n},white,,\n" for n in range(rows))
+    return make(sequence, text, previous=sequence - 1)
+
+
+def nothing_left(receiver: FakeReceiver, source: HttpSource) -> bool:
+    source._forget()
+    return not receiver.root.exists() or not list(receiver.root.iterdir())
+
+
+class TestFollowing:
+    def test_a_hole_in_the_chain_is_healed_by_the_snapshot(self, receiver: FakeReceiver) -> None:
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2), delta(3), make(3, f"{IMEI},white,\n"), delta(4))
+                del server.contents["/v1/deltas/2/manifest.json"]
+                assert await look(source_of(server.base, receiver)) == 2
+                assert receiver.taken == [(3, "http"), (4, "http")]
+
+        run(work())
+
+    def test_who_is_too_far_behind_gets_the_snapshot(self, receiver: FakeReceiver) -> None:
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(*map(delta, range(2, 8)), make(6, f"{IMEI},white,\n"))
+                assert await look(source_of(server.base, receiver, max_deltas=3)) == 2
+                assert receiver.taken == [(6, "http"), (7, "http")]
+
+        run(work())
+
+    def test_it_looks_at_once_when_it_is_woken(self, receiver: FakeReceiver) -> None:
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2))
+                source = source_of(server.base, receiver, interval=3600.0)
+                task = asyncio.create_task(source.run())
+                while receiver.sequence != 2:
+                    await asyncio.sleep(0.01)
+                server.has(delta(2), delta(3))
+                source.wake()
+                while receiver.sequence != 3:
+                    await asyncio.sleep(0.01)
+                task.cancel()
+
+        run(work())
+
+    def test_what_is_known_by_its_etag_is_not_read_again(self, receiver: FakeReceiver) -> None:
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2))
+                body = server.contents["/v1/current"]
+                server.odd["current"] = [answer(200, body, 'ETag: "a"\r\n'), answer(304), answer(304)]
+                server.odd["2/manifest.json"] = [answer(500)]
+                source = source_of(server.base, receiver, token="open sesame")
+                with pytest.raises(_FetchError, match="500"):
+                    await look(source)
+                # It is not in force yet: that nothing is new there does not say that all is here.
+                assert await look(source) == 1
+                assert await look(source) == 0
+                asked = server.asked("current")
+                assert [one.headers.get("if-none-match") for one in asked] == [None, '"a"', '"a"']
+                assert {one.headers["authorization"] for one in server.requests} == {"Bearer open sesame"}
+
+        run(work())
+
+
+class TestBrokenTransfers:
+    def test_a_file_that_breaks_off_is_gone_on_with(self, receiver: FakeReceiver) -> None:
+        made = delta(2, 100_000)
+        body = made.files["devices.csv"]
+
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(made)
+                cut = len(body) // 3
+                server.odd["devices.csv"] = [answer(200, body[:cut], length=len(body))]
+                source = source_of(server.base, receiver)
+                assert await look(source) == 1
+                assert [one.headers.get("range") for one in server.asked("devices.csv")] == [None, f"bytes={cut}-"]
+                assert source.counts["resumed"] == 1
+
+        run(work())
+
+    def test_a_stall_in_mid_body_ends_and_is_gone_on_with(self, receiver: FakeReceiver) -> None:
+        made = delta(2, 100_000)
+        body = made.files["devices.csv"]
+
+        async def stall(_: Request, writer: asyncio.StreamWriter) -> None:
+            writer.write(answer(200, body[:100_000], length=len(body)))
+            await writer.drain()
+            await asyncio.sleep(20)
+
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(made)
+                server.odd["devices.csv"] = [stall]
+                began = time.monotonic()
+                assert await look(source_of(server.base, receiver)) == 1
+                assert time.monotonic() - began < 5
+                assert server.asked("devices.csv")[1].headers["range"] == "bytes=100000-"
+
+        run(work())
+
+    def test_what_was_fetched_stays_for_the_next_look(self, receiver: FakeReceiver) -> None:
+        made = delta(2, 10_000)
+        body = made.files["devices.csv"]
+
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(made)
+                server.odd["devices.csv"] = [answer(200, body[:5000], length=len(body)), *[answer(200)] * 9]
+                source = source_of(server.base, receiver, stall=0.2)
+                with pytest.raises(_FetchError, match="another length"):
+                    await look(source)
+                server.odd["devices.csv"] = [answer(200, body[:5000], length=len(body)), *[answer(503)] * 1]
+                with pytest.raises(_FetchError, match="503"):
+                    await look(source)
+                assert await look(source) == 1
+                assert server.asked("devices.csv")[-1].headers["range"] == "bytes=5000-"
+
+        run(work())
+
+    def test_a_server_that_ignores_ranges_is_borne(self, receiver: FakeReceiver) -> None:
+        made = delta(2, 10_000)
+        body = made.files["devices.csv"]
+
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(made)
+                server.odd["devices.csv"] = [answer(200, body[:5000], length=len(body)), answer(200, body)]
+                assert await look(source_of(server.base, receiver)) == 1
+
+        run(work())
+
+    @pytest.mark.parametrize(
+        ("second", "reason"),
+        [
+            (answer(416, headers="Content-Range: bytes */3\r\n"), "another file"),
+            (answer(206, b"x" * 9, "Content-Range: bytes 0-8/9\r\n"), "another file"),
+            (answer(206, b"x" * 9), "another file"),
+        ],
+    )
+    def test_a_server_whose_file_is_another_makes_it_begin_anew(
+        self, receiver: FakeReceiver, second: bytes, reason: str
+    ) -> None:
+        made = delta(2, 10_000)
+        body = made.files["devices.csv"]
+
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(made)
+                server.odd["devices.csv"] = [answer(200, body[:5000], length=len(body)), second]
+                source = source_of(server.base, receiver)
+                with pytest.raises(_FetchError, match=reason):
+                    await look(source)
+                assert await look(source) == 1
+                assert "range" not in server.asked("devices.csv")[-1].headers
+
+        run(work())
+
+    def test_a_file_that_arrives_wrong_is_fetched_anew(self, receiver: FakeReceiver) -> None:
+        made = delta(2, 1000)
+        body = made.files["devices.csv"]
+
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(made)
+                server.odd["devices.csv"] = [answer(200, body[:-1] + b"!")]
+                source = source_of(server.base, receiver)
+                with pytest.raises(_FetchError, match="SHA-256"):
+                    await look(source)
+                assert receiver.taken == []
+                assert await look(source) == 1
+
+        run(work())
+
+
+class TestOddAnswers:
+    @pytest.mark.parametrize(
+        ("end", "odd", "reason"),
+        [
+            ("current", answer(200, b"{"), "current"),
+            ("current", answer(200, b'{"snapshot": null}'), "current"),
+            ("current", answer(200, b" " * 70_000), "more than 4096"),
+            ("current", answer(302, headers="Location: http://127.0.0.1:1/\r\n"), "redirect"),
+            ("current", answer(200, b"{}", "Content-Encoding: gzip\r\n"), "compressed"),
+            ("2/manifest.json", answer(200, b"x" * 300_000), "more than"),
+            ("2/manifest.json", answer(200, b"{}"), "no manifest"),
+            ("2/manifest.json.sig", answer(200, b"x" * 65), "more than 64"),
+            ("devices.csv", answer(200, b"x" * 5000), "another length"),
+            ("devices.csv", answer(301, headers="Location: http://127.0.0.1:1/\r\n"), "redirect"),
+            ("devices.csv", b"HTTP/1.1 200 X\r\nConnection: close\r\n\r\n" + b"x" * 50_000, "longer"),
+            ("devices.csv", answer(500), "HTTP 500"),
+        ],
+    )
+    def test_an_odd_answer_ends_the_look_and_the_next_is_well(
+        self, receiver: FakeReceiver, end: str, odd: bytes, reason: str
+    ) -> None:
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2))
+                server.odd[end] = [odd]
+                source = source_of(server.base, receiver)
+                with pytest.raises((_FetchError, ValueError, aiohttp.ClientError), match=reason):
+                    await look(source)
+                assert receiver.taken == []
+                assert await look(source) == 1
+                assert nothing_left(receiver, source)
+
+        run(work())
+
+    def test_a_body_without_end_is_cut_off(self, receiver: FakeReceiver) -> None:
+        sent = 0
+
+        async def pour(_: Request, writer: asyncio.StreamWriter) -> None:
+            nonlocal sent
+            writer.write(b"HTTP/1.1 200 X\r\nConnection: close\r\n\r\n")
+            while True:
+                writer.write(b"x" * 65536)
+                sent += 65536
+                await writer.drain()
+
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2))
+                server.odd["devices.csv"] = [pour]
+                with pytest.raises(_FetchError, match="longer"):
+                    await look(source_of(server.base, receiver))
+
+        run(work())
+        assert sent < 64 << 20
+
+    def test_a_package_of_another_place_is_not_taken(self, receiver: FakeReceiver) -> None:
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2), delta(3))
+                server.contents["/v1/deltas/2/manifest.json"] = server.contents["/v1/deltas/3/manifest.json"]
+                with pytest.raises(manifests.ManifestError, match="another package"):
+                    await look(source_of(server.base, receiver))
+
+        run(work())
+
+    def test_a_package_that_is_too_long_is_not_begun(self, receiver: FakeReceiver) -> None:
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2, 1000))
+                with pytest.raises(manifests.ManifestError, match="longer than"):
+                    await look(source_of(server.base, receiver, max_octets=1000))
+                assert not server.asked("devices.csv")
+
+        run(work())
+
+    def test_what_was_refused_is_not_fetched_again(self, receiver: FakeReceiver) -> None:
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2))
+                receiver.refuse = True
+                source = source_of(server.base, receiver)
+                for _ in range(3):
+                    with pytest.raises(_FetchError, match="delta 2 is refused: because"):
+                        await look(source)
+                assert len(server.asked("devices.csv")) == 1
+                receiver.refuse = False
+                other = make(2, f"set,{IMEI},black,,\n", previous=1, key=KEY)
+                server.has(other)
+                assert await look(source) == 1
+
+        run(work())
+
+    def test_a_server_that_wants_to_be_left_alone_is(self, receiver: FakeReceiver) -> None:
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2))
+                server.odd["current"] = [answer(503, headers="Retry-After: 2\r\n")]
+                source = source_of(server.base, receiver)
+                task = asyncio.create_task(source.run())
+                began = time.monotonic()
+                while not receiver.taken:
+                    source.wake()
+                    await asyncio.sleep(0.01)
+                assert 1.9 < time.monotonic() - began < 10
+                assert source.error == ""
+                task.cancel()
+
+        run(work())
+
+    def test_a_server_that_is_not_there_is_asked_again(self, receiver: FakeReceiver) -> None:
+        async def work() -> None:
+            async with odd_server() as server:
+                base = server.base
+            source = source_of(base, receiver)
+            task = asyncio.create_task(source.run())
+            while not source.counts["failed"]:
+                await asyncio.sleep(0.01)
+            assert source.error
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert task.cancelled()
+
+        run(work())
