@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,10 +16,37 @@ from eir import _core
 from eir.cli_options import CommandError
 from eir.config import parse_endpoint
 
+if TYPE_CHECKING:
+    from eir.publisher.catalogue import Catalogue
+
 publisher_cli = typer.Typer(no_args_is_help=True, help="The national database in small, for laboratories.")
 
 _Directory = Annotated[Path, typer.Argument(help="Where its lists, packages and key are; made if not there.")]
-_Country = Annotated[str, typer.Option(help="The country's name in manifests.")]
+_Country = Annotated[
+    str | None, typer.Option(help="The country's name in manifests: kz where the directory is new and none is given.")
+]
+
+
+@contextmanager
+def _catalogue(directory: Path, country: str | None) -> Iterator[Catalogue]:
+    """The catalogue, and its errors for people."""
+    from eir.publisher.catalogue import Catalogue
+
+    try:
+        catalogue = Catalogue(directory, country)
+        try:
+            yield catalogue
+        finally:
+            catalogue.close()
+    except (ValueError, sqlite3.Error) as error:
+        raise CommandError(f"{directory}: {error}") from error
+
+
+@publisher_cli.command()
+def key(directory: _Directory, country: _Country = None) -> None:
+    """Make the key that signs, if there is none yet, and say where its public half is, for nodes to trust."""
+    with _catalogue(directory, country):
+        print(directory / "key.pub.pem")
 
 
 @publisher_cli.command("set")
@@ -25,41 +55,43 @@ def set_(
     imei: str,
     listed: Annotated[Literal["white", "black", "grey", "none"], typer.Argument(help="What it is to be.")],
     reason: Annotated[str, typer.Option(help="Why, in a-z, 0-9 and -.")] = "",
-    until: Annotated[str, typer.Option(help="The last day of a grey device, YYYYMMDD.")] = "",
-    country: _Country = "kz",
+    until: Annotated[str, typer.Option(help="The last day of a grey device, YYYYMMDD or YYYY-MM-DD.")] = "",
+    country: _Country = None,
 ) -> None:
     """Change what is said of one device: a delta of its own."""
-    from eir.publisher.catalogue import Catalogue, Change
+    from eir.publisher.catalogue import Change
 
     try:
-        change = Change(int(_core.imei_key(imei)), None if listed == "none" else listed, reason, until)
+        wanted = None if listed == "none" else listed
+        change = Change(int(_core.imei_key(imei)), wanted, reason.lower(), until.replace("-", ""))
     except ValueError as error:
         raise CommandError(str(error)) from error
-    print(f"sequence {Catalogue(directory, country).change([change])}")
+    with _catalogue(directory, country) as catalogue:
+        print(f"sequence {catalogue.change([change])}")
 
 
 @publisher_cli.command("import")
 def import_(
     directory: _Directory,
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
-    country: _Country = "kz",
+    country: _Country = None,
 ) -> None:
     """Take a file of devices (imei,list,reason[,until]) over: one delta."""
-    from eir.publisher.catalogue import Catalogue, read_changes
+    from eir.publisher.catalogue import read_changes
 
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            print(f"sequence {Catalogue(directory, country).change(read_changes(lines))}")
-    except (ValueError, UnicodeDecodeError) as error:
-        raise CommandError(f"{file}: {error}") from error
+    with _catalogue(directory, country) as catalogue, file.open(encoding="utf-8-sig", newline="") as lines:
+        try:
+            sequence = catalogue.change(read_changes(lines))
+        except ValueError as error:
+            raise CommandError(f"{file}: {error}") from error
+        print(f"sequence {sequence}")
 
 
 @publisher_cli.command()
-def snapshot(directory: _Directory, country: _Country = "kz") -> None:
+def snapshot(directory: _Directory, country: _Country = None) -> None:
     """Make a snapshot of all lists as they are now."""
-    from eir.publisher.catalogue import Catalogue
-
-    print(f"snapshot {Catalogue(directory, country).make_snapshot()}")
+    with _catalogue(directory, country) as catalogue:
+        print(f"snapshot {catalogue.make_snapshot()}")
 
 
 @publisher_cli.command()
@@ -67,30 +99,32 @@ def serve(
     directory: _Directory,
     listen: Annotated[str, typer.Option(help="HOST:PORT; port 0: any.")] = "127.0.0.1:8088",
     mqtt: Annotated[str, typer.Option(help="HOST:PORT of an MQTT 5 broker; empty: none.")] = "",
-    country: _Country = "kz",
+    country: _Country = None,
 ) -> None:
     """Serve packages over HTTP, publish deltas at a broker, and take reports, until SIGTERM."""
-    from eir.publisher.catalogue import Catalogue
     from eir.publisher.server import Publisher
 
     try:
         host, port = parse_endpoint(listen)
-        broker = tuple(map(str, parse_endpoint(mqtt))) if mqtt else None
+        endpoint = parse_endpoint(mqtt) if mqtt else None
     except ValueError as error:
         raise CommandError(str(error)) from error
+    broker = (str(endpoint[0]), endpoint[1]) if endpoint else None
 
-    async def run() -> None:
+    async def run(catalogue: Catalogue) -> None:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
-        publisher = Publisher(Catalogue(directory, country), country, (broker[0], int(broker[1])) if broker else None)
+        publisher = Publisher(catalogue, broker)
         runner, bound = await publisher.serve(str(host), port)
         print(f"publisher ready http={host}:{bound} key={directory / 'key.pub.pem'}", flush=True)
         publishing = asyncio.create_task(publisher.publish()) if broker else None
         await stopping.wait()
         if publishing is not None:
             publishing.cancel()
+            await asyncio.gather(publishing, return_exceptions=True)
         await runner.cleanup()
 
-    asyncio.run(run())
+    with _catalogue(directory, country) as catalogue:
+        asyncio.run(run(catalogue))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import suppress
+import sqlite3
 from typing import Final
 
 import aiomqtt
@@ -33,10 +33,10 @@ log = Log(__name__)
 class Publisher:
     """A server of one catalogue. `broker` is (host, port) of an MQTT 5 broker, if there is one."""
 
-    def __init__(self, catalogue: Catalogue, country: str, broker: tuple[str, int] | None) -> None:
+    def __init__(self, catalogue: Catalogue, broker: tuple[str, int] | None) -> None:
         self._catalogue = catalogue
-        self._country = country
-        self._topic = f"eir/{country}/deltas"
+        self._country = catalogue.country
+        self._topic = f"eir/{catalogue.country}/deltas"
         self._broker = broker
         if catalogue.snapshot is None:
             catalogue.make_snapshot()
@@ -59,7 +59,8 @@ class Publisher:
         assert self._broker is not None
         reached = self._catalogue.sequence
         while True:
-            with suppress(aiomqtt.MqttError):
+            reason = "the broker has ended it"
+            try:
                 async with self._client(*self._broker) as client:
                     await client.subscribe(f"eir/{self._country}/reports/+", qos=1)
                     taking = asyncio.create_task(self._take_reports(client))
@@ -72,7 +73,10 @@ class Publisher:
                     finally:
                         taking.cancel()
                         await asyncio.gather(taking, return_exceptions=True)
-            log.warning("no connection to the broker")
+            except (aiomqtt.MqttError, OSError, sqlite3.Error) as error:
+                # Also where a delta cannot be read: it may be there again, and no later one goes before it.
+                reason = str(error)
+            log.warning("nothing is published at the broker", error=reason)
             await asyncio.sleep(1.0)
 
     def _client(self, host: str, port: int) -> aiomqtt.Client:
@@ -113,8 +117,9 @@ class Publisher:
         return msgspec.msgpack.encode(told)
 
     async def _current(self, request: web.Request) -> web.Response:
-        octets = msgspec.json.encode({"snapshot": self._catalogue.snapshot, "sequence": self._catalogue.sequence})
-        etag = f'"{self._catalogue.snapshot}-{self._catalogue.sequence}"'
+        sequence, snapshot = self._catalogue.current()
+        octets = msgspec.json.encode({"snapshot": snapshot, "sequence": sequence})
+        etag = f'"{snapshot}-{sequence}"'
         if request.headers.get("If-None-Match") == etag:
             return web.Response(status=304, headers={"ETag": etag})
         return web.Response(body=octets, content_type="application/json", headers={"ETag": etag})
