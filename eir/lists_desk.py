@@ -195,12 +195,18 @@ class ListsDesk:
         if self._http is not None:
             self._http.wake()
 
+    def _take_again(self) -> None:
+        """What was refused may be taken now."""
+        if self._http is not None:
+            self._http.take_again()
+
     def reload(self, settings: Config, country: Country) -> Callable[[], None]:
         """What puts other settings in force, when they are found in order. Raises ConfigError."""
         rules = list_rules(settings, country)
 
         def take() -> None:
             self._settings, self._rules = settings, rules
+            self._take_again()
 
         return take
 
@@ -351,6 +357,7 @@ class ListsDesk:
 
     async def _follow(self, ask: Mapping[str, Any]) -> str:
         told = await self.lists.follow(str(ask.get("agent") or ""))
+        self._take_again()
         await self._record(ask, kind="lists-follow")
         return told
 

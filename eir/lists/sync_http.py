@@ -14,7 +14,8 @@ import hashlib
 import shutil
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -34,11 +35,15 @@ SOURCE: Final = "http"
 _LONGEST_CURRENT: Final = 4096
 _PIECE: Final = 1 << 20
 _TRIES: Final = 5
-"""Attempts in a row at a file that bring not one octet."""
+"""Attempts in a row at a file that bring next to nothing, after which the look ends."""
+_PROGRESS: Final = 1 << 16
+"""Octets that an attempt must bring: a server that gives one octet a time would be asked for ever."""
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
 _LONGEST_LEFT_ALONE: Final = 3600.0
 """Seconds for which a server may ask to be left alone."""
+_REFUSED_FOR: Final = 600.0
+"""Seconds after which a package that was refused is fetched and offered again: keys, rules and holds change."""
 _FOLDERS: Final[dict[PackageKind, str]] = {"snapshot": "snapshots", "delta": "deltas"}
 
 log = Log(__name__)
@@ -60,6 +65,10 @@ class _FetchError(Exception):
         super().__init__(reason)
         self.after = after
         self.missing = missing
+
+
+class _NotTakenError(_FetchError):
+    """What is there was not taken. No server asks to be left alone: who acts on it need not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +113,16 @@ class _Partial:
         self.octets += len(part)
 
 
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """The last package that was refused: it is not fetched again until some time of the loop's clock."""
+
+    manifest: bytes
+    signature: bytes
+    reason: str
+    until: float
+
+
 @dataclass(slots=True)
 class _Begun:
     """A package whose files are being fetched."""
@@ -129,15 +148,21 @@ class HttpSource:
         self._receiver = receiver
         self._random = random
         self._wanted = asyncio.Event()
+        self._acted = asyncio.Event()
         self._etag = ""
         self._current: _Current | None = None
         self._begun: _Begun | None = None
-        self._refused: tuple[bytes, str] | None = None
-        """The manifest of the last package that was refused, and why: it is not fetched again."""
+        self._refused: _Refused | None = None
 
     def wake(self) -> None:
         """Has it look at once, unless the server is being left alone."""
         self._wanted.set()
+
+    def take_again(self) -> None:
+        """Has it offer what was refused again: somebody has done something about it."""
+        self._refused = None
+        self._wanted.set()
+        self._acted.set()
 
     async def run(self) -> None:
         """Looks again and again. Never returns."""
@@ -146,33 +171,31 @@ class HttpSource:
             async with self._session() as session:
                 while True:
                     self._wanted.clear()
-                    left_alone = 0.0
+                    self._acted.clear()
+                    left_alone, asked = 0.0, False
                     try:
                         await self.look(session)
                         self.error, pause = "", _FIRST_PAUSE
-                    except (_FetchError, aiohttp.ClientError, OSError, ValueError) as error:
-                        # OSError has TimeoutError in it. aiohttp's texts name host and port, and nothing secret.
+                    except Exception as error:
+                        # Whatever a server brings about, in aiohttp too. Its texts name host and port, nothing secret.
                         self.counts["failed"] += 1
                         reason = str(error) or type(error).__name__
+                        foreseen = isinstance(error, (_FetchError, aiohttp.ClientError, OSError, ValueError))
                         if not self.error:
-                            log.error("the server of lists cannot be used", error=reason)
+                            log.error("the server of lists cannot be used", error=reason, exc_info=not foreseen)
                         self.error = reason
+                        asked = not isinstance(error, _NotTakenError)
                         # All nodes of a country have the same server.
                         left_alone = max(pause, getattr(error, "after", 0.0)) * (1 + self._random() / 2)
                         pause = min(2 * pause, _LONGEST_PAUSE)
-                    if left_alone:
+                    if asked:
                         await asyncio.sleep(left_alone)
+                    elif left_alone:
+                        await _wait(self._acted, left_alone)
                     else:
-                        await self._wait()
+                        await _wait(self._wanted, self._settings.interval * (0.75 + self._random() / 2))
         finally:
             self._forget()
-
-    async def _wait(self) -> None:
-        try:
-            async with asyncio.timeout(self._settings.interval * (0.75 + self._random() / 2)):
-                await self._wanted.wait()
-        except TimeoutError:
-            pass
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -211,7 +234,7 @@ class HttpSource:
                 if kind == "snapshot":
                     break
         if trouble and self._receiver.sequence != max(current.sequence, current.snapshot or 0):
-            raise _FetchError(trouble, self._settings.interval)
+            raise _NotTakenError(trouble, self._settings.interval)
         return applied
 
     def _next(self, current: _Current, without_chain: bool) -> tuple[PackageKind, int] | None:
@@ -230,9 +253,13 @@ class HttpSource:
     async def _bring(self, session: aiohttp.ClientSession, kind: PackageKind, number: int) -> Outcome:
         place = f"{_FOLDERS[kind]}/{number}"
         octets = await self._small(session, f"{place}/manifest.json", MAX_MANIFEST)
-        if self._refused is not None and self._refused[0] == octets:
-            return Outcome(Result.REFUSED, self._refused[1])
         signature = await self._small(session, f"{place}/manifest.json.sig", SIGNATURE_OCTETS)
+        if len(signature) != SIGNATURE_OCTETS:
+            raise _FetchError(f"a signature of {len(signature)} octets, where it has {SIGNATURE_OCTETS}")
+        now = asyncio.get_running_loop().time()
+        known = self._refused
+        if known is not None and (known.manifest, known.signature) == (octets, signature) and now < known.until:
+            return Outcome(Result.REFUSED, known.reason)
         manifest = manifests.parse(octets)
         if (manifest.kind, manifest.sequence) != (kind, number):
             raise ManifestError(f"{place} is another package")
@@ -244,7 +271,9 @@ class HttpSource:
         self._begun = None
         outcome = await self._receiver.offer(begun.take(), SOURCE)
         self.counts[outcome.result.value] += 1
-        self._refused = (octets, outcome.reason) if outcome.result is Result.REFUSED else None
+        # What somebody did while it was being refused may be what it lacked.
+        refused = outcome.result is Result.REFUSED and not self._acted.is_set()
+        self._refused = _Refused(octets, signature, outcome.reason, now + _REFUSED_FOR) if refused else None
         return outcome
 
     async def _begin(self, manifest: Manifest, octets: bytes, signature: bytes) -> _Begun:
@@ -275,7 +304,7 @@ class HttpSource:
                     reason = str(error) or type(error).__name__
                 if target.octets >= file.octets:
                     break
-                tries = 0 if target.octets > before else tries + 1
+                tries = 0 if target.octets - before >= _PROGRESS else tries + 1
                 if tries >= _TRIES:
                     raise _FetchError(f"{file.name}: {reason}, at {target.octets} of {file.octets} octets")
                 await asyncio.sleep(min(0.2 * 2**tries, 5.0) * (0.5 + self._random()))
@@ -289,8 +318,7 @@ class HttpSource:
     async def _transfer(self, session: aiohttp.ClientSession, name: str, file: ListFile, target: _Partial) -> None:
         """One request for the rest of a file; what comes is kept, also where it ends early."""
         have = target.octets
-        headers = self._headers() | ({"Range": f"bytes={have}-"} if have else {})
-        async with session.get(f"{self._settings.url}/v1/{name}", headers=headers, allow_redirects=False) as response:
+        async with self._get(session, name, {"Range": f"bytes={have}-"} if have else {}) as response:
             if response.status == 416 or (response.status == 206 and not _goes_on(response, have, file.octets)):
                 # What is here is not of what is there.
                 target.begin_anew()
@@ -323,10 +351,9 @@ class HttpSource:
     # Small answers.
 
     async def _ask_current(self, session: aiohttp.ClientSession) -> _Current:
-        headers = self._headers() | ({"If-None-Match": self._etag} if self._etag and self._current else {})
+        known = {"If-None-Match": self._etag} if self._etag and self._current else {}
         async with asyncio.timeout(4 * self._settings.stall):
-            url = f"{self._settings.url}/v1/current"
-            async with session.get(url, headers=headers, allow_redirects=False) as response:
+            async with self._get(session, "current", known) as response:
                 if response.status == 304 and self._current is not None:
                     self.counts["unchanged"] += 1
                     return self._current
@@ -341,15 +368,29 @@ class HttpSource:
 
     async def _small(self, session: aiohttp.ClientSession, name: str, most: int) -> bytes:
         async with asyncio.timeout(4 * self._settings.stall):
-            url = f"{self._settings.url}/v1/{name}"
-            async with session.get(url, headers=self._headers(), allow_redirects=False) as response:
+            async with self._get(session, name, {}) as response:
                 return await _read_small(response, most)
 
-    def _headers(self) -> dict[str, str]:
-        headers = {"Accept-Encoding": "identity"}
+    @asynccontextmanager
+    async def _get(
+        self, session: aiohttp.ClientSession, name: str, more: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer, its body not read yet."""
+        headers = {"Accept-Encoding": "identity", **more}
         if self._settings.token:
             headers["Authorization"] = f"Bearer {self._settings.token}"
-        return headers
+        # A server may send interim answers (RFC 9110 15.2) without end, and is never silent then.
+        async with asyncio.timeout(4 * self._settings.stall):
+            url = f"{self._settings.url}/v1/{name}"
+            response = await session.get(url, headers=headers, allow_redirects=False)
+        async with response:
+            yield response
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def _read_small(response: aiohttp.ClientResponse, most: int) -> bytes:

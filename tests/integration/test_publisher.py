@@ -93,6 +93,21 @@ def test_a_node_without_lists_gets_them_and_follows(make_node: MakeNode, make_pu
         assert [peer.check(imei) for imei in (ONE, TWO, THREE)] == ["white", "white", "black"]
 
 
+def test_what_was_refused_while_the_lists_were_held_is_taken_afterwards(
+    make_node: MakeNode, make_publisher: MakePublisher
+) -> None:
+    publisher = make_publisher()
+    node = following(make_node, publisher)
+    publisher.run("set", ONE, "white")
+    until(lambda: sequence(node) == 1)
+    assert eir("lists", "rollback", "0", "--reason", "x", "-c", node.config).code == 0
+    refused = 'eir_lists_packages_total{kind="delta",result="refused",source="http"}'
+    until(lambda: node.metrics().get(refused))
+    assert sequence(node) == 0
+    assert eir("lists", "follow", "--reason", "x", "-c", node.config).code == 0
+    until(lambda: sequence(node) == 1)
+
+
 def test_a_publisher_that_begins_anew_is_not_followed_backwards(
     make_node: MakeNode, make_publisher: MakePublisher
 ) -> None:

@@ -7,12 +7,14 @@ import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import aiohttp
 import pytest
 
 from eir.lists import manifest as manifests
+from eir.lists import sync_http
 from eir.lists.sync_http import HttpSettings, HttpSource, _FetchError
 from support.odd_http import Request, answer, odd_server
 from support.packages import KEY, FakeReceiver, make
@@ -220,8 +222,121 @@ class TestBrokenTransfers:
 
         run(work())
 
+    def test_a_server_that_gives_an_octet_a_time_is_not_asked_all_the_time(self, receiver: FakeReceiver) -> None:
+        made = delta(2, 1000)
+        body = made.files["devices.csv"]
+
+        async def grudge(request: Request, writer: asyncio.StreamWriter) -> None:
+            start = int(request.headers.get("range", "bytes=0-")[6:-1])
+            place = f"Content-Range: bytes {start}-{len(body) - 1}/{len(body)}\r\n"
+            writer.write(answer(206 if start else 200, body[start : start + 1], place, len(body) - start))
+
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(made)
+                server.odd["devices.csv"] = [grudge] * 5
+                source = source_of(server.base, receiver)
+                with pytest.raises(_FetchError, match="at 5 of"):
+                    await look(source)
+                assert await look(source) == 1
+                assert server.asked("devices.csv")[-1].headers["range"] == "bytes=5-"
+
+        run(work())
+
+
+ODD_HEADS = (
+    b"",
+    b"\0\xff" * 100,
+    b"HTTP/1.1 200 X\r\nContent-Length: -5\r\n\r\n",
+    b"HTTP/1.1 200 X\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}",
+    b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{}",
+    b"HTTP/1.1 999999 X\r\n\r\n",
+    b"HTTP/9.9 200 X\r\n\r\n{}",
+    b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n{}",
+    b"HTTP/1.1 204 X\r\n\r\n",
+    b"HTTP/1.1 304 X\r\n\r\n",
+    b"HTTP/1.1 200 X\r\nETag: " + b"a" * 70_000 + b"\r\n\r\n",
+    b"HTTP/1.1 200 X\r\n" + b"a: b\r\n" * 50_000 + b"\r\n",
+    b"HTTP/1.1 200 X\r\nContent-Encoding: \xff\r\n\r\n{}",
+    b"HTTP/1.1 302 X\r\nLocation: http://[\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 503 X\r\nRetry-After: \xff\xfe\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 503 X\r\nRetry-After: Mon, 99 Nov 99999 99:99:99 +9999\r\nContent-Length: 0\r\n\r\n",
+    answer(200, b"[" * 4000),
+    answer(200, b'{"sequence": 99999999999999999999}'),
+    answer(200, b'{"sequence": 1e3}'),
+    answer(200, b"\xff{}"),
+)
+
 
 class TestOddAnswers:
+    def test_whatever_comes_it_goes_on_and_follows_when_the_server_is_well(
+        self, receiver: FakeReceiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sync_http, "_FIRST_PAUSE", 0.001)
+        monkeypatch.setattr(sync_http, "_LONGEST_PAUSE", 0.001)
+
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2))
+                source = source_of(server.base, receiver)
+                ends = ("current", "2/manifest.json", "2/manifest.json.sig")
+                server.odd = {end: list(ODD_HEADS) for end in ends}
+                task = asyncio.create_task(source.run())
+                while not receiver.taken:
+                    assert not task.done()
+                    await asyncio.sleep(0.01)
+                assert not any(server.odd.values())
+                assert source.counts["failed"] > len(ODD_HEADS)
+                task.cancel()
+
+        run(work())
+
+    def test_a_fault_that_nobody_has_foreseen_does_not_end_it(
+        self, receiver: FakeReceiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sync_http, "_FIRST_PAUSE", 0.001)
+        fails = iter([True])
+
+        def parse(octets: bytes) -> Any:
+            if next(fails, False):
+                raise AssertionError
+            return manifests.parse(octets)
+
+        monkeypatch.setattr(sync_http, "manifests", SimpleNamespace(parse=parse))
+
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2))
+                source = source_of(server.base, receiver)
+                task = asyncio.create_task(source.run())
+                while not receiver.taken:
+                    await asyncio.sleep(0.01)
+                assert source.counts["failed"] == 1
+                task.cancel()
+
+        run(work())
+
+    @pytest.mark.parametrize("end", ["current", "devices.csv"])
+    def test_interim_answers_without_end_are_not_waited_for(self, receiver: FakeReceiver, end: str) -> None:
+        async def hesitate(_: Request, writer: asyncio.StreamWriter) -> None:
+            while True:
+                writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2))
+                server.odd[end] = [hesitate]
+                source = source_of(server.base, receiver, stall=0.1)
+                if end == "current":
+                    with pytest.raises(TimeoutError):
+                        await look(source)
+                assert await look(source) == 1
+
+        run(work())
+
     @pytest.mark.parametrize(
         ("end", "odd", "reason"),
         [
@@ -233,6 +348,7 @@ class TestOddAnswers:
             ("2/manifest.json", answer(200, b"x" * 300_000), "more than"),
             ("2/manifest.json", answer(200, b"{}"), "no manifest"),
             ("2/manifest.json.sig", answer(200, b"x" * 65), "more than 64"),
+            ("2/manifest.json.sig", answer(200, b"x" * 63), "of 63 octets"),
             ("devices.csv", answer(200, b"x" * 5000), "another length"),
             ("devices.csv", answer(301, headers="Location: http://127.0.0.1:1/\r\n"), "redirect"),
             ("devices.csv", b"HTTP/1.1 200 X\r\nConnection: close\r\n\r\n" + b"x" * 50_000, "longer"),
@@ -309,6 +425,57 @@ class TestOddAnswers:
                 receiver.refuse = False
                 other = make(2, f"set,{IMEI},black,,\n", previous=1, key=KEY)
                 server.has(other)
+                assert await look(source) == 1
+
+        run(work())
+
+    def test_what_was_refused_is_taken_again_when_somebody_has_acted(self, receiver: FakeReceiver) -> None:
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2))
+                receiver.refuse = True
+                source = source_of(server.base, receiver, interval=3600.0)
+                task = asyncio.create_task(source.run())
+                while "because" not in source.error:
+                    await asyncio.sleep(0.01)
+                receiver.refuse = False
+                source.wake()
+                await asyncio.sleep(0.1)
+                assert not receiver.taken
+                source.take_again()
+                while not receiver.taken:
+                    await asyncio.sleep(0.01)
+                task.cancel()
+
+        run(work())
+
+    def test_what_was_refused_is_fetched_again_after_a_while(
+        self, receiver: FakeReceiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sync_http, "_REFUSED_FOR", 0.0)
+
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2))
+                receiver.refuse = True
+                source = source_of(server.base, receiver)
+                with pytest.raises(_FetchError, match="because"):
+                    await look(source)
+                receiver.refuse = False
+                assert await look(source) == 1
+
+        run(work())
+
+    def test_the_right_signature_is_taken_after_a_wrong_one(self, receiver: FakeReceiver) -> None:
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2))
+                server.odd["2/manifest.json.sig"] = [answer(200, b"x" * 64)]
+                receiver.refuse = True
+                source = source_of(server.base, receiver)
+                with pytest.raises(_FetchError, match="because"):
+                    await look(source)
+                receiver.refuse = False
                 assert await look(source) == 1
 
         run(work())

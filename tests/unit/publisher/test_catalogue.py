@@ -146,23 +146,27 @@ def test_a_disk_that_is_full_leaves_nothing_behind(
 
     with monkeypatch.context() as patched:
         patched.setattr(catalogues, name, full)
-        for make in (lambda: catalogue.change([Change(ONE, "white")]), catalogue.make_snapshot):
-            with pytest.raises(OSError, match="No space"):
-                make()
+        with pytest.raises(OSError, match="No space"):
+            catalogue.change([Change(ONE, "white")])
+        with pytest.raises(OSError, match="No space"):
+            catalogue.make_snapshot()
     assert (catalogue.current(), files(catalogue)) == ((0, None), set())
     assert catalogue.change([Change(TWO, "white")]) == 1
     assert rows(catalogue.manifest("delta", 1)) == f"{DELTA}set,{TWO},white,,\n"
 
 
-def test_what_was_being_made_when_it_ended_is_made_anew(catalogue: Catalogue) -> None:
+def test_what_was_being_made_when_it_ended_is_made_anew(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `kill -9` leaves it: half a package, and a whole one that was not committed."""
+
+    def end(*_: object) -> None:
+        os._exit(0)
+
     process = os.fork()
     if process == 0:
         try:
             (catalogue.directory / "deltas" / "1.part").mkdir()
-            other = Catalogue(catalogue.directory)
-            other._set_state = lambda *_: os._exit(0)  # type: ignore[method-assign]
-            other.change([Change(ONE, "black")])
+            monkeypatch.setattr(Catalogue, "_set_state", end)
+            Catalogue(catalogue.directory).change([Change(ONE, "black")])
         finally:
             os._exit(1)
     assert os.waitpid(process, 0)[1] == 0
