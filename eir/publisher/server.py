@@ -6,8 +6,10 @@ The paths are those of docs/wire-format.md. Called by `eir publisher serve`.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sqlite3
+import threading
 from typing import Final
 
 import aiomqtt
@@ -38,6 +40,7 @@ class Publisher:
         self._country = catalogue.country
         self._topic = f"eir/{catalogue.country}/deltas"
         self._broker = broker
+        self._writing = threading.Lock()
         if catalogue.snapshot is None:
             catalogue.make_snapshot()
 
@@ -139,8 +142,16 @@ class Publisher:
         return web.Response(status=204)
 
     def _append(self, line: bytes) -> None:
-        with (self._catalogue.directory / "reports.jsonl").open("ab") as file:
+        """Returns when it is on the disk: who sent it may forget it then."""
+        with self._writing, (self._catalogue.directory / "reports.jsonl").open("ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            if end and file.read(1) != b"\n":
+                # A line that a full disk, or the end of the process, has cut off stays one of its own.
+                line = b"\n" + line
             file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _line(octets: bytes) -> bytes | None:

@@ -180,9 +180,51 @@ def test_what_the_server_says(make_publisher: MakePublisher, tmp_path: Path) -> 
     assert (publisher.directory / "key.pem").stat().st_mode & 0o77 == 0
 
 
-@pytest.mark.parametrize("wrong", [("x", "white"), (ONE, "pink")])
-def test_what_is_no_change(tmp_path: Path, wrong: tuple[str, str]) -> None:
-    assert eir("publisher", "set", tmp_path / "p", *wrong).code != 0
+def test_a_report_behind_a_line_that_was_cut_off_is_one_of_its_own(make_publisher: MakePublisher) -> None:
+    publisher = make_publisher()
+    taken = publisher.directory / "reports.jsonl"
+    taken.write_bytes(b'{"id":"a","rec')
+    for name in ("b", "c"):
+        body = msgspec.msgpack.encode({"id": name})
+        urllib.request.urlopen(urllib.request.Request(f"{publisher.url}/v1/reports", data=body), timeout=10).close()
+    assert taken.read_text().splitlines() == ['{"id":"a","rec', '{"id":"b"}', '{"id":"c"}']
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("x", "white"),
+        (ONE, "pink"),
+        (ONE, "black", "--reason", "a,b"),
+        (ONE, "white", "--until", "20300101"),
+        (ONE, "white", "--country", "KZ"),
+    ],
+)
+def test_what_is_no_change(tmp_path: Path, wrong: tuple[str, ...]) -> None:
+    ran = eir("publisher", "set", tmp_path / "p", *wrong)
+    assert ran.code != 0
+    assert "Traceback" not in ran.err
+    assert not list(tmp_path.glob("p/deltas/*"))
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    directory = tmp_path / "p"
+    assert eir("publisher", "key", directory, "--country", "test").out == f"{directory / 'key.pub.pem'}\n"
+    assert manifests.public_key((directory / "key.pub.pem").read_bytes())
+    export = tmp_path / "export.csv"
+    export.write_text(f"imei,list,reason,until\n{ONE},grey,,2030-01-01\n{TWO},black,a b,\n")
+    refused = eir("publisher", "import", directory, export)
+    assert (refused.code, refused.err) == (
+        1,
+        f"eir: {export}: line 3: 'a b' is no reason: up to 32 of a-z, 0-9 and -\n",
+    )
+    export.write_text(export.read_text().replace("a b", "stolen"))
+    assert eir("publisher", "import", directory, export).out == "sequence 1\n"
+    other = eir("publisher", "set", directory, ONE, "white", "--country", "kz")
+    assert (other.code, other.err) == (1, f"eir: {directory}: the lists in {directory} are of test\n")
+    assert eir("publisher", "snapshot", directory).out == "snapshot 1\n"
+    manifest = manifests.parse((directory / "snapshots" / "1" / "manifest.json").read_bytes())
+    assert (manifest.country, manifest.counts) == ("test", {"white": 0, "black": 1, "grey": 1})
 
 
 def test_reports_are_taken_at_the_broker_also_those_of_the_time_before(
