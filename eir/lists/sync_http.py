@@ -19,8 +19,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from io import FileIO
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final
+from typing import Annotated, Final
 
 import aiohttp
 import msgspec
@@ -92,7 +93,8 @@ class _Partial:
     """A file that is being fetched: what of it is there, with its digest. Blocks, and raises OSError."""
 
     def __init__(self, path: Path) -> None:
-        self.file: BinaryIO = path.open("a+b")
+        # Without a buffer, which would keep what a full disk has not taken and write it later.
+        self.file: FileIO = path.open("a+b", buffering=0)
         self.begin_anew(keep=True)
 
     def begin_anew(self, keep: bool = False) -> None:
@@ -106,11 +108,13 @@ class _Partial:
             self.octets += len(part)
 
     def put(self, part: bytes) -> None:
-        """Adds to its end."""
-        self.file.write(part)
-        self.file.flush()
-        self.digest.update(part)
-        self.octets += len(part)
+        """Adds to its end; where the disk is full, as much as it takes."""
+        left = memoryview(part)
+        while left:
+            written = self.file.write(left)
+            self.digest.update(left[:written])
+            self.octets += written
+            left = left[written:]
 
 
 @dataclass(frozen=True, slots=True)

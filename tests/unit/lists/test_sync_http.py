@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -219,6 +220,35 @@ class TestBrokenTransfers:
                     await look(source)
                 assert receiver.taken == []
                 assert await look(source) == 1
+
+        run(work())
+
+    def test_a_disk_that_is_full_for_a_while_spoils_nothing(
+        self, receiver: FakeReceiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It takes some of what comes, then nothing, then all."""
+        takes = iter([1000, 0, 500, 0])
+
+        class Filling(FileIO):
+            def write(self, octets: Any) -> int:
+                room = next(takes, len(octets))
+                if not room:
+                    raise OSError(28, "No space left on device")
+                return super().write(octets[:room])
+
+        opened = Path.open
+
+        def filling(path: Path, mode: str, *more: Any, **options: Any) -> Any:
+            return Filling(path, "a+") if mode == "a+b" else opened(path, mode, *more, **options)
+
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2, 1000))
+                with monkeypatch.context() as patched:
+                    patched.setattr(Path, "open", filling)
+                    assert await look(source_of(server.base, receiver)) == 1
+                asked = [one.headers.get("range") for one in server.asked("devices.csv")]
+                assert asked == [None, "bytes=1000-", "bytes=1500-"]
 
         run(work())
 
