@@ -178,7 +178,7 @@ class NodeCollector(Collector):
         state, planned = outbox.state, planner.state.planned
         yield GaugeMetricFamily("eir_sms_leading", "1 where this node sends messages", int(state.leading))
         yield GaugeMetricFamily("eir_sms_stopped", "1 where no message is begun", int(bool(state.stopped)))
-        yield GaugeMetricFamily("eir_sms_active", "Messages that are being sent", state.active)
+        yield GaugeMetricFamily("eir_sms_active", "Messages that are being sent", outbox.active)
         yield GaugeMetricFamily(
             "eir_sms_oldest_seconds",
             "Seconds since the oldest message that waits was due",

@@ -71,7 +71,7 @@ class MessageDesk:
         now = int(time.time())
         found = await self._store.queue.due(place, 1 << 39, most) if most else []
         state = self._outbox.state
-        known = {name: getattr(state, name) for name in ("leading", "stopped", "active", "error")}
+        known = {name: getattr(state, name) for name in ("leading", "stopped", "error")}
         planned = self._planner.state.planned
         return {
             "queued": (await self._store.counts()).queued,
@@ -79,6 +79,7 @@ class MessageDesk:
             "oldest_waits": max(0, now - state.oldest) if state.oldest else 0,
             "outbox": {
                 **known,
+                "active": self._outbox.active,
                 "outcomes": [[*what, count] for what, count in sorted(state.outcomes.items())],
                 "parts": dict(state.parts),
                 "receipts_unknown": self._outbox.receipts.unknown,

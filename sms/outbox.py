@@ -97,8 +97,6 @@ class OutboxState:
     """Parts by what came of them."""
     oldest: int = 0
     """When the oldest message that is due was to go out, Unix time; 0: none is due."""
-    active: int = 0
-    """Messages that are being decided about or sent."""
     error: str = ""
 
 
@@ -154,6 +152,7 @@ class Outbox:
         self._concatenation: Concatenation = "payload" if gateway.whole else settings.concatenation
         self._active: dict[Key, _Active] = {}
         self._deciding = 0
+        """Messages that are being decided about: those that are to be sent are already claimed, and not active yet."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._steps: deque[_Written] = deque()
         self._written = asyncio.Event()
@@ -166,6 +165,11 @@ class Outbox:
         self._freed = asyncio.Event()
         self._ending = False
         self._hold_until = 0.0
+
+    @property
+    def active(self) -> int:
+        """Messages that are being decided about or sent."""
+        return len(self._active) + self._deciding
 
     async def run(self) -> None:
         """Sends until cancelled; then lets what is under way be answered. Does not raise but for that."""
@@ -227,14 +231,14 @@ class Outbox:
         try:
             due = await self._store.queue.due("waiting", now, len(slots) + len(self._active)) if slots else []
             due = [one for one in due if one.message.key not in self._active][: len(slots)]
-            self._count_active(deciding=len(due))
+            self._deciding = len(due)
             handled, begun = await self._begin(due, now)
             for active, slot in zip(begun, slots, strict=False):
                 self._spawn(active, slot)
             del slots[: len(begun)]
             return handled
         finally:
-            self._count_active(deciding=0)
+            self._deciding = 0
             for slot in slots:
                 slot.release()
 
@@ -443,11 +447,6 @@ class Outbox:
 
     # --- what is under way -------------------------------------------------------------------------------------------
 
-    def _count_active(self, deciding: int | None = None) -> None:
-        if deciding is not None:
-            self._deciding = deciding
-        self.state.active = len(self._active) + self._deciding
-
     def _spawn(self, active: _Active, slot: Slot | None) -> None:
         self._active[active.message.key] = active
         task = asyncio.create_task(self._send(active, slot))
@@ -492,7 +491,6 @@ class Outbox:
             if slot is not None:
                 slot.release()
             self._active.pop(active.message.key, None)
-            self._count_active()
             self.receipts.ended(active.message.key, active.receipts)
 
     async def _submit(self, active: _Active, number: int, part: Part, slot: Slot) -> tuple[Progress, int]:

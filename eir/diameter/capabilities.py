@@ -23,8 +23,8 @@ from eir.diameter.message import (
     check_header,
     command_of,
     decode,
-    encode_avp,
     groups_of,
+    invalid_value,
     make_avp,
     numbers_of,
     text_of,
@@ -76,8 +76,7 @@ def read_cer(cer: bytes) -> Capabilities:
     said = _capabilities(avps)
     if len(said.origin_host) > _MAX_NAME or not _NAME.fullmatch(said.origin_host):
         # It becomes a name in metrics, logs and answers, and is what policies are written for.
-        (origin_host,) = (avp for avp in avps if avp.key == dictionary.ORIGIN_HOST.key)
-        raise DiameterError(dictionary.INVALID_AVP_VALUE, encode_avp(origin_host), "Origin-Host is not a name")
+        raise invalid_value(avps, dictionary.ORIGIN_HOST, "Origin-Host is not a name")
     return said
 
 

@@ -297,6 +297,12 @@ def _within(group: RawAvp | Avp, error: DiameterError) -> DiameterError:
     return DiameterError(error.result_code, failed, error.text)
 
 
+def invalid_value(avps: Sequence[Avp], definition: AvpDefinition, text: str) -> DiameterError:
+    """5004 for the one AVP of a definition, of a message whose grammar was checked, with that AVP (RFC 6733 7.1.5)."""
+    (avp,) = (avp for avp in avps if avp.key == definition.key)
+    return DiameterError(dictionary.INVALID_AVP_VALUE, encode_avp(avp), text)
+
+
 def check_grammar(command: CommandDefinition, avps: Sequence[Avp]) -> None:
     """Hold decoded AVPs to a command's grammar; raises `DiameterError` with 5005 or 5009 (RFC 6733 3.2, 7.1.5).
 

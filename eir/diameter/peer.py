@@ -387,7 +387,7 @@ class Peer:
                 self._r = _Link(incoming.number, incoming.local, incoming, incoming.capabilities)
             case PeerAction.R_REJECT:
                 assert about.incoming is not None
-                return [self._refuse(about.incoming, Reason.DUPLICATE)]
+                return [self.reject(about.incoming)]
             case PeerAction.I_SND_CER:
                 assert self._i is not None and self._i.local is not None
                 return [Send(self._i.number, self._own.cer(self._i.local))]

@@ -268,11 +268,12 @@ class Peers:
         return [*left, *self._set_terms(group), *self._after(peer, peer.accept(incoming, now))]
 
     def _gives_way(self, peer: Peer, incoming: Incoming, now: float) -> bool:
-        silent = None if peer.number is None else self._owner.idle(peer.number)
-        present = None if peer.number is None else self._connections.get(peer.number)
+        if (number := peer.number) is None:
+            return False
+        present = self._connections.get(number)
         here = present is not None and present.remote == incoming.remote
-        certified = self._owner.certified(incoming.number, incoming.capabilities.origin_host)
-        return peer.gives_way(incoming, silent, now, trusted=here or certified is True)
+        trusted = here or self._owner.certified(incoming.number, incoming.capabilities.origin_host) is True
+        return peer.gives_way(incoming, self._owner.idle(number), now, trusted=trusted)
 
     def _free_place(self, group: _Group, entry: PeerEntry, incoming: Incoming) -> Peer | None:
         """The state machine for another connection: one that connects to where this comes from, one that is closed, one

@@ -25,7 +25,7 @@ from eir.diameter.message import (
     check_header,
     command_of,
     decode,
-    encode_avp,
+    invalid_value,
     numbers_of,
     text_of,
 )
@@ -92,16 +92,11 @@ def _answer_ecr(data: bytes, identity: Identity, sender: Sender) -> Outcome:
     refusal = refuse(data, identity)
     if refusal is None:
         avps = decode(data).avps
-        error = _NOT_ANSWERED if sender.may_send(avps) else _not_its_own(avps)
+        error = _NOT_ANSWERED
+        if not sender.may_send(avps):
+            error = invalid_value(avps, dictionary.ORIGIN_HOST, "the peer does not speak for this Origin-Host")
         refusal = refuse_for(data, identity, error)
     return Outcome(refusal.data, refusal.code)
-
-
-def _not_its_own(avps: tuple[Avp, ...]) -> DiameterError:
-    """Only for an ECR whose grammar was checked: there is one Origin-Host."""
-    (origin_host,) = (avp for avp in avps if avp.key == dictionary.ORIGIN_HOST.key)
-    text = "the peer does not speak for this Origin-Host"
-    return DiameterError(dictionary.INVALID_AVP_VALUE, encode_avp(origin_host), text)
 
 
 def _refuse(data: bytes, header: Header, identity: Identity, local: Address, error: DiameterError) -> Outcome:

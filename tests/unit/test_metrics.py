@@ -260,8 +260,8 @@ class FakeMessages:
             outcomes=Counter({("reminder", "failed", "unanswered"): 2}),
             parts=Counter({"accepted": 7}),
             oldest=1,
-            active=3,
         ),
+        active=3,
         receipts=SimpleNamespace(unknown=1),
     )
     window_use = staticmethod(lambda: 0.5)

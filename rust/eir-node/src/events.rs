@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use eir_core::diameter::framing::Header;
+use eir_core::diameter::{COMMAND_DEVICE_WATCHDOG, COMMAND_DISCONNECT_PEER};
 
 use crate::wake::Wake;
 
@@ -167,8 +168,9 @@ impl Events {
     #[must_use]
     pub fn is_urgent(bytes: &[u8]) -> bool {
         bytes.len() <= SHORT
-            && Header::read(bytes)
-                .is_some_and(|(header, _)| header.application == 0 && matches!(header.command, 280 | 282))
+            && Header::read(bytes).is_some_and(|(header, _)| {
+                header.application == 0 && matches!(header.command, COMMAND_DEVICE_WATCHDOG | COMMAND_DISCONNECT_PEER)
+            })
     }
 
     /// Tells that a connection is gone. Always has a place: there are no more of these than there were connections.

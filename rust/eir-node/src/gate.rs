@@ -151,7 +151,7 @@ impl Gate {
         if let Err(why) = entered {
             self.refuse(why);
         }
-        entered.map(|()| Place { gate: Arc::clone(self), address, opened: false })
+        entered.map(|()| Place { gate: Arc::clone(self), key: shared(address), opened: false })
     }
 
     fn try_enter(&self, address: IpAddr) -> Result<(), Refused> {
@@ -201,7 +201,8 @@ fn shared(address: IpAddr) -> IpAddr {
 #[derive(Debug)]
 pub struct Place {
     gate: Arc<Gate>,
-    address: IpAddr,
+    /// What it is counted under.
+    key: IpAddr,
     opened: bool,
 }
 
@@ -211,7 +212,7 @@ impl Place {
         if !std::mem::replace(&mut self.opened, true) {
             let mut present = self.gate.present();
             present.unopened -= 1;
-            if let Some(own) = present.by_address.get_mut(&shared(self.address)) {
+            if let Some(own) = present.by_address.get_mut(&self.key) {
                 own.unopened -= 1;
             }
         }
@@ -223,11 +224,10 @@ impl Drop for Place {
         self.open();
         let mut present = self.gate.present();
         present.all -= 1;
-        let key = shared(self.address);
-        if let Some(own) = present.by_address.get_mut(&key) {
+        if let Some(own) = present.by_address.get_mut(&self.key) {
             own.all -= 1;
             if own.all == 0 {
-                present.by_address.remove(&key);
+                present.by_address.remove(&self.key);
             }
         }
     }

@@ -107,22 +107,12 @@ impl Answers {
         let start = out.len();
         out.extend(header(&request, ERROR, 0, request.command));
         let first = Avps::new(body).next().and_then(Result::ok).filter(|avp| (avp.vendor, avp.code) == (0, 263));
-        let again = |out: &mut Vec<u8>, avp: &Avp<'_>| {
-            out.extend_from_slice(avp.whole);
-            // The last of a message that is not whole may lack its padding.
-            out.resize(out.len() + avp.whole.len().next_multiple_of(4) - avp.whole.len(), 0);
-        };
         if let Some(session_id) = first {
-            again(out, &session_id);
+            append_again(out, &session_id);
         }
         out.extend_from_slice(&self.too_busy);
-        for avp in Avps::new(body).flatten().filter(|avp| (avp.vendor, avp.code) == (0, 284)) {
-            again(out, &avp);
-        }
-        let length = (out.len() - start) as u32;
-        if let Some(place) = out.get_mut(start..start + 4) {
-            place.copy_from_slice(&(1 << 24 | length).to_be_bytes());
-        }
+        append_proxy_infos(out, body);
+        set_length(out, start);
         true
     }
 
@@ -142,9 +132,8 @@ impl Answers {
             ProxyInfos::One(whole) => out.extend_from_slice(whole),
             ProxyInfos::Several(span) => append_proxy_infos(out, span),
         }
-        let whole = out.len() - start;
-        if let (true, Some(place)) = (whole != length, out.get_mut(start..start + 4)) {
-            place.copy_from_slice(&(1 << 24 | whole as u32).to_be_bytes());
+        if out.len() - start != length {
+            set_length(out, start);
         }
     }
 
@@ -199,9 +188,25 @@ fn header(request: &Header, flags: u8, length: usize, command: u32) -> [u8; HEAD
     header
 }
 
+/// Writes the length of the message that begins at `start` and is all of what follows into its header.
+#[inline]
+fn set_length(out: &mut [u8], start: usize) {
+    let length = (out.len() - start) as u32;
+    if let Some(place) = out.get_mut(start..start + 4) {
+        place.copy_from_slice(&(1 << 24 | length).to_be_bytes());
+    }
+}
+
 /// Appends the Proxy-Info AVPs of `span`, unchanged and in order (RFC 6733 clause 6.2).
 fn append_proxy_infos(out: &mut Vec<u8>, span: &[u8]) {
     for avp in Avps::new(span).flatten().filter(|avp| (avp.vendor, avp.code) == (0, 284)) {
-        out.extend_from_slice(avp.whole);
+        append_again(out, &avp);
     }
+}
+
+/// Appends an AVP of a request, unchanged.
+fn append_again(out: &mut Vec<u8>, avp: &Avp<'_>) {
+    out.extend_from_slice(avp.whole);
+    // The last of a message that is not whole may lack its padding.
+    out.resize(out.len() + avp.whole.len().next_multiple_of(4) - avp.whole.len(), 0);
 }

@@ -17,5 +17,9 @@ pub const APPLICATION_S13: u32 = 16_777_252;
 pub const VENDOR_3GPP: u32 = 10_415;
 /// ME-Identity-Check (3GPP TS 29.272 clause 7.2.2).
 pub const COMMAND_ME_IDENTITY_CHECK: u32 = 324;
+/// Capabilities-Exchange (RFC 6733 clause 5.3).
+pub const COMMAND_CAPABILITIES_EXCHANGE: u32 = 257;
+/// Disconnect-Peer (RFC 6733 clause 5.4).
+pub const COMMAND_DISCONNECT_PEER: u32 = 282;
 /// Device-Watchdog (RFC 6733 clause 5.5).
 pub const COMMAND_DEVICE_WATCHDOG: u32 = 280;

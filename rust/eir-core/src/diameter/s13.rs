@@ -4,13 +4,13 @@
 //! verdict starts something, has it recorded first: an answer whose record is not safe yet is held, and the caller
 //! comes back with [`Door::release`] when it is. It knows no sockets and waits for nothing.
 
-use super::COMMAND_DEVICE_WATCHDOG;
 use super::avp::Avps;
 use super::eca::{Answers, Told};
 use super::ecr::Ecr;
 use super::framing::{ERROR, Header, REQUEST};
 use super::limit::{DEFAULT_PRIORITY, Limiter, Moment, Overload};
 use super::terms::{Sender, Terms};
+use super::{COMMAND_CAPABILITIES_EXCHANGE, COMMAND_DEVICE_WATCHDOG, COMMAND_DISCONNECT_PEER};
 use crate::UnixTime;
 use crate::grey::{Refused, Timer};
 use crate::imei::Imei;
@@ -22,7 +22,7 @@ use crate::verdict::{Facts, Request, Rule, Verdict, verdict};
 
 const DAY: UnixTime = 24 * 3600;
 /// Requests that keep a connection going: CER, DWR, DPR. They are few, and not what a limit is about.
-const UPKEEP: [u32; 3] = [257, COMMAND_DEVICE_WATCHDOG, 282];
+const UPKEEP: [u32; 3] = [COMMAND_CAPABILITIES_EXCHANGE, COMMAND_DEVICE_WATCHDOG, COMMAND_DISCONNECT_PEER];
 
 /// Messages that are answered together.
 pub const GROUP: usize = 16;
