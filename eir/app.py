@@ -205,7 +205,7 @@ class Application:
         self._collector = NodeCollector(
             self._node, self._server, self._keeper, self._sweep, self._messages, settings.lists.stale_after
         )
-        self._collector.lists = self._lists.lists.state
+        self._collector.lists = self._lists
         metrics = ""
         if settings.metrics.listen:
             port = serve(self._collector, config.parse_endpoint(settings.metrics.listen))
@@ -368,7 +368,7 @@ class Application:
                 self._node.prune(now)
             day_before, day = day, now // in_use.SECONDS_PER_DAY
             if day != day_before:
-                directory, report_days = self._settings.path("pairs"), self._settings.in_use.report_days
+                directory, report_days = self._settings.path(in_use.DIRECTORY), self._settings.in_use.report_days
                 await asyncio.to_thread(in_use.turn, self._node, directory, report_days, day_before, day)
 
     def _alarms(self, now: int) -> Iterator[str]:

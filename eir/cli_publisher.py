@@ -99,6 +99,9 @@ def serve(
     directory: _Directory,
     listen: Annotated[str, typer.Option(help="HOST:PORT; port 0: any.")] = "127.0.0.1:8088",
     mqtt: Annotated[str, typer.Option(help="HOST:PORT of an MQTT 5 broker; empty: none.")] = "",
+    every: Annotated[
+        float, typer.Option(min=1.0, help="Seconds without a change after which a delta says that there is none.")
+    ] = 3600.0,
     country: _Country = None,
 ) -> None:
     """Serve packages over HTTP, publish deltas at a broker, and take reports, until SIGTERM."""
@@ -119,11 +122,13 @@ def serve(
         publisher = Publisher(catalogue, broker)
         runner, bound = await publisher.serve(str(host), port)
         print(f"publisher ready http={host}:{bound} key={directory / 'key.pub.pem'}", flush=True)
-        publishing = asyncio.create_task(publisher.publish()) if broker else None
+        tasks = [asyncio.create_task(publisher.tell(every))]
+        if broker:
+            tasks.append(asyncio.create_task(publisher.publish()))
         await stopping.wait()
-        if publishing is not None:
-            publishing.cancel()
-            await asyncio.gather(publishing, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await runner.cleanup()
 
     with _catalogue(directory, country) as catalogue:

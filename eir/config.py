@@ -143,6 +143,7 @@ class ReportsSection(_Section, frozen=True):
 
     directory: str = ""
     mqtt: bool = False
+    pairs: bool = False
 
 
 class ListsSection(_Section, frozen=True):
@@ -475,6 +476,8 @@ def _check(path: Path, config: Config) -> None:
     reports = config.lists.reports
     if reports.mqtt and not (config.lists.mqtt.host and reports.directory):
         raise ConfigError(f"{path}: lists.reports.mqtt: lists.mqtt.host and lists.reports.directory are needed")
+    if reports.pairs and not (reports.mqtt and config.in_use.report_days):
+        raise ConfigError(f"{path}: lists.reports.pairs: lists.reports.mqtt and in_use.report_days are needed")
     # The journal grows by segments: a limit below one would not be kept.
     if config.journal.max_bytes < 2 * config.journal.segment_bytes:
         # The segment that is written to stays, so one that fills the journal would never be let go.

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from eir import _core
 
 SECONDS_PER_DAY = 86400
+DIRECTORY = "pairs"
+"""Where the files are, in the node's directory."""
 
 log = Log(__name__)
 

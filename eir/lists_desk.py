@@ -15,10 +15,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from zoneinfo import ZoneInfo
 
-from eir import _core, audit
+from eir import _core, audit, in_use
 from eir.audit import AuditLog
 from eir.config import Config, ConfigError, Country, HttpSection, MqttSection, secret
 from eir.lists import manifest as manifests
@@ -26,6 +26,7 @@ from eir.lists.apply import ListRules, NationalLists
 from eir.lists.build import transitions
 from eir.lists.guard import Limits
 from eir.lists.package import ListFile, Manifest, Outcome, Package, PackageKind, Result
+from eir.lists.report_pairs import PairReporter
 from eir.lists.reports import Reporter
 from eir.lists.sync_dir import DirectorySource
 from eir.lists.sync_http import HttpSettings, HttpSource
@@ -38,6 +39,14 @@ log = Log(__name__)
 
 _AGAIN = 10.0
 """Seconds after which what has failed begins again."""
+
+_TROUBLE: Final = {
+    "directory": "the directory of lists cannot be used",
+    "mqtt": "no connection to the broker of lists",
+    "http": "lists cannot be fetched",
+    "reports": "nothing is reported to the national database",
+    "pairs": "no pairs are reported to the national database",
+}
 
 Record = Callable[..., Awaitable[None]]
 
@@ -141,6 +150,7 @@ class ListsDesk:
         self._mqtt: MqttSource | None = None
         self._http: HttpSource | None = None
         self._reporter: Reporter | None = None
+        self._pair_reporter: PairReporter | None = None
         self.lists = NationalLists(node, versions, lambda: self._rules, sweep.lists_changed)
 
     def start(self) -> None:
@@ -175,6 +185,16 @@ class ListsDesk:
         if lists.reports.directory:
             self._reporter = self._make_reporter(self._settings.path(lists.reports.directory))
             yield self._reporter
+        if lists.reports.pairs and self._mqtt is not None:
+            node, directory = self._settings.node, self._settings.path(lists.reports.directory)
+            self._pair_reporter = PairReporter(
+                self._settings.path(in_use.DIRECTORY),
+                directory,
+                node=node.origin_host,
+                country=node.country,
+                publish=self._mqtt.report,
+            )
+            yield self._pair_reporter
 
     def _make_reporter(self, directory: Path) -> Reporter:
         node, lists = self._settings.node, self._settings.lists
@@ -203,9 +223,15 @@ class ListsDesk:
     def reload(self, settings: Config, country: Country) -> Callable[[], None]:
         """What puts other settings in force, when they are found in order. Raises ConfigError."""
         rules = list_rules(settings, country)
+        http = http_settings(settings) if settings.lists.http.url else None
+        mqtt = mqtt_settings(settings) if settings.lists.mqtt.host else None
 
         def take() -> None:
             self._settings, self._rules = settings, rules
+            if self._http is not None and http is not None:
+                self._http.renew(http)
+            if self._mqtt is not None and mqtt is not None:
+                self._mqtt.renew(mqtt)
             self._take_again()
 
         return take
@@ -247,14 +273,26 @@ class ListsDesk:
             yield "the lists are held where somebody went back to"
         if state.last_refusal:
             yield f"lists were refused: {state.last_refusal}"
-        if self._drop is not None and self._drop.error:
-            yield f"the directory of lists cannot be used: {self._drop.error}"
-        if self._mqtt is not None and self._mqtt.error:
-            yield f"no connection to the broker of lists: {self._mqtt.error}"
-        if self._http is not None and self._http.error:
-            yield f"lists cannot be fetched: {self._http.error}"
-        if self._reporter is not None and self._reporter.error:
-            yield f"nothing is reported to the national database: {self._reporter.error}"
+        for name, error in self.sources():
+            if error:
+                yield f"{_TROUBLE[name]}: {error}"
+
+    def sources(self) -> Iterator[tuple[str, str]]:
+        """Each source of lists, and where reports go, with why it cannot be used at present; empty where it can."""
+        sources = {
+            "directory": self._drop,
+            "mqtt": self._mqtt,
+            "http": self._http,
+            "reports": self._reporter,
+            "pairs": self._pair_reporter,
+        }
+        for name, source in sources.items():
+            if source is not None:
+                yield name, source.error
+
+    def announced(self) -> int | None:
+        """The newest state that a source has told of; None where none has."""
+        return None if self._http is None else self._http.announced
 
     # Commands.
 

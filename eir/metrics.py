@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from eir import _core
     from eir.diameter.server import DiameterServer
     from eir.lists.apply import ListsState
+    from eir.lists_desk import ListsDesk
     from eir.timers.keeper import Keeper
     from eir.timers.sweep import Sweep
     from sms.service import Messages
@@ -42,8 +43,8 @@ class NodeCollector(Collector):
         stale_after: int,
     ) -> None:
         self.stale_after = stale_after
-        self.lists: ListsState | None = None
-        """What is told of packages of lists; None: nothing yet."""
+        self.lists: ListsDesk | None = None
+        """What brings lists; None: nothing yet."""
         self._node = node
         self._server = server
         self._keeper = keeper
@@ -209,7 +210,8 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily("eir_lists_valid", "1 where there is a valid snapshot", int(info is not None))
         yield GaugeMetricFamily("eir_overlay_entries", "Devices in the overlay", stats["overlay_entries"])
         if self.lists is not None:
-            yield from _packages(self.lists)
+            yield from _packages(self.lists.lists.state)
+            yield from _sources(self.lists)
         if info is None:
             return
         position = self._node.lists_position()
@@ -243,6 +245,15 @@ def _packages(state: ListsState) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "eir_lists_scrubbed_timestamp_seconds", "When the whole snapshot was last read", state.scrubbed_at
     )
+
+
+def _sources(desk: ListsDesk) -> Iterator[Metric]:
+    up = GaugeMetricFamily("eir_lists_source_up", "1 where a source of lists can be used", labels=("source",))
+    for source, error in desk.sources():
+        up.add_metric((source,), int(not error))
+    yield up
+    if (announced := desk.announced()) is not None:
+        yield GaugeMetricFamily("eir_lists_announced_sequence", "The newest state that a source has told of", announced)
 
 
 def _smscs(smscs: list[dict[str, object]]) -> Iterator[Metric]:

@@ -205,7 +205,7 @@ class NationalLists:
         manifest = package.manifest
         try:
             async with self._alone:
-                outcome = self._place(manifest, by_hand=by_hand)
+                outcome = self._place_of(manifest) if by_hand else self.place(manifest)
                 if outcome is None:
                     outcome = await self._decide(package, source, by_hand, approved, dry_run)
         except Exception as error:
@@ -224,8 +224,15 @@ class NationalLists:
             self.state.last_refusal = ""
         return outcome
 
-    def _place(self, manifest: Manifest, *, by_hand: bool) -> Outcome | None:
-        """What the sequence says of a package; None: it is what comes next."""
+    def place(self, manifest: Manifest) -> Outcome | None:
+        """What is to be said of a package that comes by itself, before anybody looks into it; None: it is what comes
+        next."""
+        outcome = self._place_of(manifest)
+        if outcome is None and self.state.held:
+            return Outcome(Result.HELD, "held after somebody went back; `eir lists follow` ends that")
+        return outcome
+
+    def _place_of(self, manifest: Manifest) -> Outcome | None:
         present = self.sequence
         if manifest.country != self._rules().country:
             return Outcome(Result.REFUSED, f"is for country {manifest.country!r}")
@@ -233,8 +240,6 @@ class NationalLists:
             return Outcome(Result.KNOWN, f"sequence {present} is in force")
         if manifest.kind == "delta" and manifest.previous != present:
             return Outcome(Result.GAP, f"follows sequence {manifest.previous}, and {present} is in force")
-        if self.state.held and not by_hand:
-            return Outcome(Result.REFUSED, "held after somebody went back; `eir lists follow` ends that")
         return None
 
     async def _decide(self, package: Package, source: str, by_hand: bool, approved: bool, dry_run: bool) -> Outcome:

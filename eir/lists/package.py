@@ -91,6 +91,8 @@ class Result(StrEnum):
     """It is in force already, or older than what is."""
     GAP = "gap"
     """A delta that follows another state than the present one: those between must come first, or a snapshot."""
+    HELD = "held"
+    """Nothing that comes by itself is taken at present; it may be offered again later."""
     REFUSED = "refused"
 
 
@@ -108,6 +110,9 @@ class Receiver(Protocol):
     @property
     def sequence(self) -> int | None:
         """The state in force; None: no lists yet."""
+
+    def place(self, manifest: Manifest) -> Outcome | None:
+        """What is to be said of a package whose files are not here yet; None: it is what comes next."""
 
     def staging(self) -> Path:
         """An empty directory to lay a package's files in. `offer` takes it over; who gives up removes it."""

@@ -3,8 +3,8 @@
 First attaches come from the journal; flips, timers that lists have ended, and agents' acts from the audit trail. Both
 are durable, so nothing is kept here but how far they were reported, and what the batch is that is being reported: one
 that is repeated after a crash is the same again, name and all (docs/wire-format.md). A batch goes to the broker, where
-there is one, and into a file of its day. No subscriber is in a report: pairs of devices and subscribers are files of
-their own (`in_use`).
+there is one, and into a file of its day. No subscriber is in these; pairs of devices and subscribers are for
+`report_pairs`.
 
 Called by `lists_desk`. What a journal lets go before it was reported is missing, and said.
 """
@@ -47,6 +47,11 @@ _TOLD: Final = (
 """Values of a line of the audit trail that are reported."""
 
 log = Log(__name__)
+
+
+def about(node: str, country: str) -> dict[str, Any]:
+    """What every batch says of where it comes from."""
+    return {"format": FORMAT, "country": country, "node": node}
 
 
 class Journal(Protocol):
@@ -117,7 +122,7 @@ class Reporter:
         self._journal = journal
         self._audit = audit
         self._directory = directory
-        self._about = {"format": FORMAT, "country": country, "node": node}
+        self._about = about(node, country)
         self._ids = journal_id, audit_id
         self._publish = publish
         self._clock = clock

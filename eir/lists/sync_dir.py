@@ -2,8 +2,8 @@
 
 Each package is a directory of its own in it, with the manifest, its signature and the files (docs/wire-format.md); it
 is complete when all of them are there in their length, whatever the order in which they came. What was taken goes
-away, what was refused gets a name that ends in `.refused` and says why, what is incomplete or follows a state that is
-not there yet is left alone.
+away, what was refused gets a name that ends in `.refused` and says why, what is incomplete, follows a state that is
+not there yet, or comes while the lists are held is left alone.
 
 Whoever may write there is not trusted: links are not followed, pipes not waited for, nothing outside is touched, and
 files are copied before they are checked. Called by `app`; brings packages to the `Receiver` and decides nothing.
@@ -30,6 +30,7 @@ SOURCE: Final = "directory"
 _REFUSED: Final = ".refused"
 _REASON: Final = "reason.txt"
 _AT_ONCE: Final = 1 << 20
+_LEFT_ALONE: Final = (Result.GAP, Result.HELD)
 _MOST: Final = 10_000
 """Entries of the directory that are looked at: more is somebody's mistake."""
 
@@ -78,20 +79,24 @@ class DirectorySource:
         """Takes what is complete, in the order of the sequences; how many packages were applied. Raises OSError."""
         applied = 0
         for found in await asyncio.to_thread(lambda: sorted(self._complete(), key=_order)):
-            staged = await asyncio.to_thread(self._receiver.staging)
-            try:
-                package = await asyncio.to_thread(self._stage, found, staged)
-            except _IncompleteError:
-                shutil.rmtree(staged, ignore_errors=True)
+            outcome = self._receiver.place(found.manifest) or await self._bring(found)
+            if outcome is None or outcome.result in _LEFT_ALONE:
                 continue
-            except BaseException:
-                shutil.rmtree(staged, ignore_errors=True)
-                raise
-            outcome = await self._receiver.offer(package, SOURCE)
             applied += outcome.result is Result.APPLIED
-            if outcome.result is not Result.GAP:
-                await asyncio.to_thread(self._put_away, found.name, outcome)
+            await asyncio.to_thread(self._put_away, found.name, outcome)
         return applied
+
+    async def _bring(self, found: _Found) -> Outcome | None:
+        """What becomes of a package; None where it is not complete. Raises OSError."""
+        staged = await asyncio.to_thread(self._receiver.staging)
+        try:
+            package = await asyncio.to_thread(self._stage, found, staged)
+        except BaseException as error:
+            await asyncio.to_thread(shutil.rmtree, staged, ignore_errors=True)
+            if isinstance(error, _IncompleteError):
+                return None
+            raise
+        return await self._receiver.offer(package, SOURCE)
 
     # What there is.
 

@@ -157,6 +157,16 @@ class HttpSource:
         self._current: _Current | None = None
         self._begun: _Begun | None = None
         self._refused: _Refused | None = None
+        self._pause = _FIRST_PAUSE
+
+    @property
+    def announced(self) -> int | None:
+        """The newest state that the server has told of; None: it has told of none yet."""
+        return None if self._current is None else max(self._current.sequence, self._current.snapshot or 0)
+
+    def renew(self, settings: HttpSettings) -> None:
+        """Has it ask with other settings from the next look on: a token or certificate that was changed."""
+        self._settings, self._etag = settings, ""
 
     def wake(self) -> None:
         """Has it look at once, unless the server is being left alone."""
@@ -170,36 +180,41 @@ class HttpSource:
 
     async def run(self) -> None:
         """Looks again and again. Never returns."""
-        pause = _FIRST_PAUSE
         try:
-            async with self._session() as session:
-                while True:
-                    self._wanted.clear()
-                    self._acted.clear()
-                    left_alone, asked = 0.0, False
-                    try:
-                        await self.look(session)
-                        self.error, pause = "", _FIRST_PAUSE
-                    except Exception as error:
-                        # Whatever a server brings about, in aiohttp too. Its texts name host and port, nothing secret.
-                        self.counts["failed"] += 1
-                        reason = str(error) or type(error).__name__
-                        foreseen = isinstance(error, (_FetchError, aiohttp.ClientError, OSError, ValueError))
-                        if not self.error:
-                            log.error("the server of lists cannot be used", error=reason, exc_info=not foreseen)
-                        self.error = reason
-                        asked = not isinstance(error, _NotTakenError)
-                        # All nodes of a country have the same server.
-                        left_alone = max(pause, getattr(error, "after", 0.0)) * (1 + self._random() / 2)
-                        pause = min(2 * pause, _LONGEST_PAUSE)
-                    if asked:
-                        await asyncio.sleep(left_alone)
-                    elif left_alone:
-                        await _wait(self._acted, left_alone)
-                    else:
-                        await _wait(self._wanted, self._settings.interval * (0.75 + self._random() / 2))
+            while True:
+                used = self._settings
+                async with self._session() as session:
+                    while used is self._settings:
+                        await self._turn(session)
         finally:
             self._forget()
+
+    async def _turn(self, session: aiohttp.ClientSession) -> None:
+        """One look, and the time until the next."""
+        self._wanted.clear()
+        self._acted.clear()
+        left_alone, asked = 0.0, False
+        try:
+            await self.look(session)
+            self.error, self._pause = "", _FIRST_PAUSE
+        except Exception as error:
+            # Whatever a server brings about, in aiohttp too. Its texts name host and port, nothing secret.
+            self.counts["failed"] += 1
+            reason = str(error) or type(error).__name__
+            foreseen = isinstance(error, (_FetchError, aiohttp.ClientError, OSError, ValueError))
+            if not self.error:
+                log.error("the server of lists cannot be used", error=reason, exc_info=not foreseen)
+            self.error = reason
+            asked = not isinstance(error, _NotTakenError)
+            # All nodes of a country have the same server.
+            left_alone = max(self._pause, getattr(error, "after", 0.0)) * (1 + self._random() / 2)
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        if asked:
+            await asyncio.sleep(left_alone)
+        elif left_alone:
+            await _wait(self._acted, left_alone)
+        else:
+            await _wait(self._wanted, self._settings.interval * (0.75 + self._random() / 2))
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -237,7 +252,7 @@ class HttpSource:
                 trouble = f"{kind} {number} is {outcome.result.value}: {outcome.reason}"
                 if kind == "snapshot":
                     break
-        if trouble and self._receiver.sequence != max(current.sequence, current.snapshot or 0):
+        if trouble and self._receiver.sequence != self.announced:
             raise _NotTakenError(trouble, self._settings.interval)
         return applied
 
@@ -269,6 +284,9 @@ class HttpSource:
             raise ManifestError(f"{place} is another package")
         if sum(file.octets for file in manifest.files) > self._settings.max_octets:
             raise ManifestError(f"{place} is longer than {self._settings.max_octets} octets")
+        if (outcome := self._receiver.place(manifest)) is not None:
+            self.counts[outcome.result.value] += 1
+            return outcome
         begun = await self._begin(manifest, octets, signature)
         for file in manifest.files:
             await self._fetch(session, place, file, begun.directory / file.name)

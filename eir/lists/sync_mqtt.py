@@ -123,6 +123,10 @@ class MqttSource:
         self._behind = behind
         self._random = random
 
+    def renew(self, settings: MqttSettings) -> None:
+        """Has it connect with other settings the next time: a password or certificate that was changed."""
+        self._settings = settings
+
     async def run(self) -> None:
         """Connects, and again after growing pauses. Never returns."""
         pause = 1.0
@@ -214,16 +218,16 @@ class MqttSource:
     def _unpack(self, payload: bytes) -> Package | None:
         """The package of a message; None where its files must be fetched. Raises ManifestError, OSError."""
         read = _read(payload)
-        manifest, files = manifests.parse(read.manifest), read.files
-        present = self._receiver.sequence
-        if files is None and manifest.files:
+        manifest, files = manifests.parse(read.manifest), read.files or {}
+        if read.files is None and manifest.files:
             return None
         staged = self._receiver.staging()
         try:
-            # What is known already is not worth the disk's time.
-            if present is None or manifest.sequence > present:
+            known = self._receiver.place(manifest)
+            # What is known already is not worth the disk's time; what is not taken now may be when it is offered.
+            if known is None or known.result is not Result.KNOWN:
                 for entry in manifest.files:
-                    if files is None or entry.name not in files:
+                    if entry.name not in files:
                         raise ManifestError(f"{entry.name} is not in the message")
                     (staged / entry.name).write_bytes(files[entry.name])
         except BaseException:

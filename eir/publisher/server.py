@@ -56,6 +56,18 @@ class Publisher:
         await site.start()
         return runner, int(runner.addresses[0][1])
 
+    async def tell(self, every: float) -> None:
+        """Makes a delta without changes where there was none for so many seconds: that the lists are still true is news
+        to nodes. Never returns."""
+        while True:
+            before = self._catalogue.sequence
+            await asyncio.sleep(every)
+            try:
+                if self._catalogue.sequence == before:
+                    self._catalogue.change(())
+            except (OSError, sqlite3.Error) as error:
+                log.warning("no delta can be made", error=str(error))
+
     async def publish(self) -> None:
         """Publishes each new delta at the broker, in order, from the present one on, and takes the reports that come
         there. Never returns."""
@@ -143,7 +155,9 @@ class Publisher:
 
     def _append(self, line: bytes) -> None:
         """Returns when it is on the disk: who sent it may forget it then."""
-        with self._writing, (self._catalogue.directory / "reports.jsonl").open("ab+") as file:
+        path = self._catalogue.directory / "reports.jsonl"
+        # Reports of pairs name subscribers.
+        with self._writing, open(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "ab+") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(0, end - 1))
             if end and file.read(1) != b"\n":

@@ -29,6 +29,8 @@ _LEASE: Final = 15.0
 """Seconds after which another node takes over."""
 _RELIST: Final = 600.0
 """Seconds after which timers are compared with the lists although nothing is known to have changed."""
+_PAUSE: Final = 20
+"""Times as long as a comparison took until the next one: lists may change every second, and timers be millions."""
 _VERIFIED: Final = frozenset({"white", "exempt-device", "white-range"})
 
 log = Log(__name__)
@@ -67,9 +69,10 @@ class Sweep:
         self._per_second = per_second
         self._horizon = horizon
         self._compare_at = 0.0
+        self._not_before = 0.0
 
     def lists_changed(self) -> None:
-        """Timers are to be compared with the lists at the next turn."""
+        """Timers are to be compared with the lists, as soon as the last comparison is some time ago."""
         self._compare_at = 0.0
 
     async def run(self) -> None:
@@ -133,11 +136,13 @@ class Sweep:
         """Ends the timers of devices that the lists now decide."""
         now = int(time.time())
         # Stale lists end nothing, as they expire nothing; and a clock that is years ahead makes any lists stale.
-        if time.monotonic() < self._compare_at or self._horizon(now) != now:
+        begin = time.monotonic()
+        if begin < max(self._compare_at, self._not_before) or self._horizon(now) != now:
             return
-        self._compare_at = time.monotonic() + _RELIST
+        self._compare_at = begin + _RELIST
         position = self._node.lists_position()
         listed = await asyncio.to_thread(self._node.timers_listed, int(time.time()))
+        self._not_before = time.monotonic() + _PAUSE * (time.monotonic() - begin)
         for first in range(0, len(listed), _BATCH):
             batch = listed[first : first + _BATCH]
             # Behind the start in any case: one of the same second, or of a clock that was ahead, is over as well.

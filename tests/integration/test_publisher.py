@@ -30,8 +30,8 @@ MakePublisher = Callable[..., PublisherProcess]
 def make_publisher(tmp_path: Path) -> Iterator[MakePublisher]:
     made: list[PublisherProcess] = []
 
-    def make(broker_port: int | None = None) -> PublisherProcess:
-        publisher = PublisherProcess(tmp_path / f"publisher{len(made)}", broker_port)
+    def make(broker_port: int | None = None, **more: float) -> PublisherProcess:
+        publisher = PublisherProcess(tmp_path / f"publisher{len(made)}", broker_port, **more)
         made.append(publisher)
         publisher.start()
         return publisher
@@ -93,7 +93,16 @@ def test_a_node_without_lists_gets_them_and_follows(make_node: MakeNode, make_pu
         assert [peer.check(imei) for imei in (ONE, TWO, THREE)] == ["white", "white", "black"]
 
 
-def test_what_was_refused_while_the_lists_were_held_is_taken_afterwards(
+def test_that_nothing_has_changed_is_news(make_node: MakeNode, make_publisher: MakePublisher) -> None:
+    publisher = make_publisher(every=1.0)
+    node = following(make_node, publisher)
+    until(lambda: (sequence(node) or 0) >= 2)
+    position = node.ask("status")["position"]
+    until(lambda: node.ask("status")["position"]["as_of"] > position["as_of"])
+    assert position["devices"] == 0
+
+
+def test_what_comes_while_the_lists_are_held_is_taken_afterwards(
     make_node: MakeNode, make_publisher: MakePublisher
 ) -> None:
     publisher = make_publisher()
@@ -101,8 +110,8 @@ def test_what_was_refused_while_the_lists_were_held_is_taken_afterwards(
     publisher.run("set", ONE, "white")
     until(lambda: sequence(node) == 1)
     assert eir("lists", "rollback", "0", "--reason", "x", "-c", node.config).code == 0
-    refused = 'eir_lists_packages_total{kind="delta",result="refused",source="http"}'
-    until(lambda: node.metrics().get(refused))
+    until(lambda: node.metrics()['eir_lists_source_up{source="http"}'] == 0)
+    assert node.metrics()["eir_lists_announced_sequence"] == 1
     assert sequence(node) == 0
     assert eir("lists", "follow", "--reason", "x", "-c", node.config).code == 0
     until(lambda: sequence(node) == 1)
@@ -257,3 +266,37 @@ def test_reports_are_taken_at_the_broker_also_those_of_the_time_before(
     publisher.start()
     until(lambda: "b" in ids())
     assert ids()[-2:] == ["a", "b"]
+
+
+def test_what_a_node_reports_reaches_the_publisher(
+    make_node: MakeNode, make_publisher: MakePublisher, broker: Mosquitto
+) -> None:
+    publisher = make_publisher(broker.port)
+    given: dict[str, dict[str, object]] = {
+        "lists": {"trusted_keys": [str(publisher.key)]},
+        "lists.http": {"url": publisher.url},
+        "lists.mqtt": {"host": "127.0.0.1", "port": broker.port, "tls": False},
+        "lists.reports": {"directory": "reports", "mqtt": True, "pairs": True},
+        "in_use": {"report_days": 1},
+    }
+    node = make_node(given, lists=False)
+    until(lambda: sequence(node) == 0)
+    with node.peer() as peer:
+        assert peer.check(ONE) == "grey"
+    pairs = node.config.parent / "state" / "pairs"
+    pairs.mkdir(exist_ok=True)
+    (pairs / "2026-01-15.part").write_text(f"imei,imsi\n{TWO},001010000000001\n{THREE},\n")
+    (pairs / "2026-01-15.part").rename(pairs / "2026-01-15.csv")
+    taken = publisher.directory / "reports.jsonl"
+
+    def records() -> list[Any]:
+        lines = taken.read_text().splitlines() if taken.exists() else []
+        return [record for line in lines for record in json.loads(line)["records"]]
+
+    until(lambda: {record["kind"] for record in records()} >= {"first-attach", "pairs"}, 30)
+    attached = [record["imei"] for record in records() if record["kind"] == "first-attach"]
+    assert attached == [ONE]
+    (told,) = [record for record in records() if record["kind"] == "pairs"]
+    assert told["pairs"] == [[TWO, "001010000000001"], [THREE, ""]]
+    assert taken.stat().st_mode & 0o777 == 0o600
+    assert node.metrics()['eir_lists_source_up{source="pairs"}'] == 1

@@ -83,6 +83,7 @@ class FakeReceiver:
     sequence: int | None = 1
     taken: list[tuple[int, str]] = field(default_factory=list)
     refuse: bool = False
+    held: bool = False
 
     def staging(self) -> Path:
         self.root.mkdir(exist_ok=True)
@@ -90,15 +91,22 @@ class FakeReceiver:
         path.mkdir()
         return path
 
+    def place(self, manifest: Manifest) -> Outcome | None:
+        if self.held:
+            return Outcome(Result.HELD)
+        if self.sequence is not None and manifest.sequence <= self.sequence:
+            return Outcome(Result.KNOWN)
+        if manifest.kind == "delta" and manifest.previous != self.sequence:
+            return Outcome(Result.GAP)
+        return None
+
     async def offer(self, package: Package, source: str) -> Outcome:
         manifest = package.manifest
         try:
             if self.refuse:
                 return Outcome(Result.REFUSED, "because")
-            if self.sequence is not None and manifest.sequence <= self.sequence:
-                return Outcome(Result.KNOWN)
-            if manifest.kind == "delta" and manifest.previous != self.sequence:
-                return Outcome(Result.GAP)
+            if (outcome := self.place(manifest)) is not None:
+                return outcome
             for entry in manifest.files:
                 octets = (package.directory / entry.name).read_bytes()
                 if hashlib.sha256(octets).hexdigest() != entry.sha256:

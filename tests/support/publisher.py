@@ -14,9 +14,11 @@ EIR = Path(sys.executable).with_name("eir")
 class PublisherProcess:
     """A publisher of the test country; nothing runs before `start`."""
 
-    def __init__(self, directory: Path, broker_port: int | None = None) -> None:
+    def __init__(self, directory: Path, broker_port: int | None = None, every: float = 3600.0) -> None:
         self.directory = directory
-        self._mqtt = [] if broker_port is None else ["--mqtt", f"127.0.0.1:{broker_port}"]
+        self._options = ["--every", str(every)]
+        if broker_port is not None:
+            self._options += ["--mqtt", f"127.0.0.1:{broker_port}"]
         self._process: subprocess.Popen[str] | None = None
         self._port = 0
 
@@ -29,7 +31,7 @@ class PublisherProcess:
         return self.directory / "key.pub.pem"
 
     def start(self) -> None:
-        command = [str(EIR), "publisher", "serve", str(self.directory), "--country", "test", *self._mqtt]
+        command = [str(EIR), "publisher", "serve", str(self.directory), "--country", "test", *self._options]
         command += ["--listen", f"127.0.0.1:{self._port}"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None

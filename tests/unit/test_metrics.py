@@ -14,6 +14,7 @@ import pytest
 from eir import metrics
 from eir.diameter.server import DiameterServer, Outcomes
 from eir.lists.apply import ListsState
+from eir.lists_desk import ListsDesk
 from eir.metrics import NodeCollector
 from eir.timers.keeper import Keeper, KeeperState
 from eir.timers.store import Counts
@@ -101,6 +102,8 @@ PROMISED = {
     "eir_lists_delta_devices": ("gauge", set()),
     "eir_lists_packages_total": ("counter", {"source", "kind", "result"}),
     "eir_lists_held": ("gauge", set()),
+    "eir_lists_source_up": ("gauge", {"source"}),
+    "eir_lists_announced_sequence": ("gauge", set()),
     "eir_lists_damaged": ("gauge", set()),
     "eir_lists_scrubbed_timestamp_seconds": ("gauge", set()),
     "eir_lists_age_seconds": ("gauge", set()),
@@ -273,12 +276,18 @@ class FakeMessages:
     )
 
 
+class FakeLists:
+    lists = SimpleNamespace(state=ListsState(Counter({("mqtt", "delta", "applied"): 2}), held=True))
+    sources = staticmethod(lambda: [("http", ""), ("mqtt", "refused")])
+    announced = staticmethod(lambda: 79)
+
+
 def collector(age: int | None = 0, stale_after: int = 3600) -> NodeCollector:
     created_at = None if age is None else int(time.time()) - age
     node, server = cast("_core.Node", FakeNode(created_at)), cast(DiameterServer, FakeServer())
     keeper, sweep = cast(Keeper, FakeKeeper()), cast(Sweep, FakeSweep())
     found = NodeCollector(node, server, keeper, sweep, cast(Messages, FakeMessages()), stale_after)
-    found.lists = ListsState(Counter({("mqtt", "delta", "applied"): 2}), held=True)
+    found.lists = cast(ListsDesk, FakeLists())
     return found
 
 
@@ -336,6 +345,9 @@ def test_values() -> None:
         (3, "eir_lists_delta_devices", {}),
         (2, "eir_lists_packages_total", {"source": "mqtt", "kind": "delta", "result": "applied"}),
         (1, "eir_lists_held", {}),
+        (1, "eir_lists_source_up", {"source": "http"}),
+        (0, "eir_lists_source_up", {"source": "mqtt"}),
+        (79, "eir_lists_announced_sequence", {}),
         (0, "eir_lists_damaged", {}),
     ]:
         assert value(node, name, **labels) == expected, (name, labels)

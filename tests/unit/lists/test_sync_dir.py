@@ -97,6 +97,16 @@ def test_what_is_refused_says_why_and_is_not_looked_at_again(
     assert names(drop) == ["bad.refused", "one.refused"]
 
 
+def test_what_comes_while_the_lists_are_held_waits(source: DirectorySource, drop: Path, receiver: FakeReceiver) -> None:
+    make(2, f"set,{IMEI},white,,\n", previous=1).write(drop / "one")
+    receiver.held = True
+    assert look(source) == 0
+    assert names(drop) == ["one"]
+    assert not receiver.root.exists()
+    receiver.held = False
+    assert look(source) == 1
+
+
 def test_nothing_outside_is_read_and_nothing_waited_for(
     source: DirectorySource, drop: Path, receiver: FakeReceiver, tmp_path: Path
 ) -> None:

@@ -93,6 +93,26 @@ class TestFollowing:
 
         run(work())
 
+    def test_a_token_is_renewed_on_the_way(self, receiver: FakeReceiver) -> None:
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2))
+                source = source_of(server.base, receiver, token="before", interval=3600.0)
+                task = asyncio.create_task(source.run())
+                while receiver.sequence != 2:
+                    await asyncio.sleep(0.01)
+                server.has(delta(2), delta(3))
+                source.renew(HttpSettings(server.base, 3600.0, 0.5, token="behind"))
+                source.wake()
+                while receiver.sequence != 3:
+                    await asyncio.sleep(0.01)
+                task.cancel()
+                told = [one.headers["authorization"] for one in server.requests]
+                assert told == sorted(told)
+                assert set(told) == {"Bearer before", "Bearer behind"}
+
+        run(work())
+
     def test_what_is_known_by_its_etag_is_not_read_again(self, receiver: FakeReceiver) -> None:
         async def work() -> None:
             async with odd_server() as server:
