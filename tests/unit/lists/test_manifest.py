@@ -12,11 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from hypothesis import given
-from hypothesis import strategies as st
 
 from eir.lists import manifest as manifests
-from eir.lists.manifest import ManifestError
+from eir.lists.manifest import MAX_MANIFEST, ManifestError
 from support.packages import KEY, OTHER_KEY, make
 
 PAGE = (Path(__file__).parents[3] / "docs" / "wire-format.md").read_text()
@@ -74,6 +72,7 @@ def test_one_of_several_keys_will_do_and_no_other() -> None:
         {"as_of": 1 << 32},
         {"tac_as_of": 5},
         {"counts": {"white": 1}},
+        {"counts": {"white": 1, "black": 1, "grey": 1, "red": 1}},
         {"counts": {"white": -1, "black": 0, "grey": 0}},
         {"files": [EXAMPLE["files"][0]] * 2},
         {"files": [{**EXAMPLE["files"][0], "name": f"f{number}"} for number in range(65)]},
@@ -89,7 +88,10 @@ def test_what_is_no_manifest(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        *({"name": name} for name in ("", "..", "../x", "/etc/x", "a/b", "A", ".x", "a\n", "a\0b", "x" * 101)),
+        *(
+            {"name": name}
+            for name in ("", "..", "../x", "/etc/x", "a/b", "a..b", "A", ".x", "a\n", "a\0b", "é", "x" * 101)
+        ),
         *({"name": name} for name in ("manifest.json", "manifest.json.sig", "lists.eirs", "reason.json")),
         {"kind": "ranges"},
         {"octets": -1},
@@ -111,24 +113,10 @@ def test_a_snapshot_follows_nothing() -> None:
         manifests.encode(replace(made.manifest, previous=2))
 
 
-@given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
-def test_any_octets_are_no_manifest(data: bytes) -> None:
+@pytest.mark.parametrize("octets", [b"[" * 200_000, b"9" * 5000, b" " * (MAX_MANIFEST + 1), b"\xff\xfe{}", b"{}", b""])
+def test_what_is_not_one_is_refused(octets: bytes) -> None:
     with pytest.raises(ManifestError):
-        manifests.parse(data)
-
-
-@given(st.data())
-def test_any_change_of_an_octet_breaks_the_signature(data: st.DataObject) -> None:
-    at = data.draw(st.integers(0, len(MANIFEST) - 1))
-    changed = bytearray(MANIFEST)
-    changed[at] ^= data.draw(st.integers(1, 255))
-    assert not manifests.is_signed(bytes(changed), SIGNATURE, [KEY.public_key()])
-
-
-@pytest.mark.parametrize("depth", [10, 100_000])
-def test_deep_nesting_is_survived(depth: int) -> None:
-    with pytest.raises(ManifestError):
-        manifests.parse(b"[" * depth)
+        manifests.parse(octets)
 
 
 @pytest.mark.parametrize("pem", [b"", b"x", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"])
