@@ -242,7 +242,7 @@ class Snapshot:
 
     @property
     def info(self) -> SnapshotInfo: ...
-    def export(self, kind: str, path: StrPath, *, zone: list[tuple[int, int]]) -> int:
+    def export(self, kind: str, path: StrPath, *, zone: Sequence[tuple[int, int]]) -> int:
         """Writes one kind of its rows as a list file, and returns how many: a kind of `eir.cli_exchange.ExportKind`.
         Dates are those of the zone, given as `SnapshotBuilder` has it; a name that ends in `.gz` or `.zst` is packed.
         Raises OSError, then nothing is changed, and ValueError for an unknown kind."""
@@ -255,7 +255,7 @@ class Delta:
     """What a delta changes."""
 
     @staticmethod
-    def read(files: list[tuple[str, StrPath]], *, zone: list[tuple[int, int]], max_bad_share: float) -> Delta:
+    def read(files: list[tuple[str, StrPath]], *, zone: Sequence[tuple[int, int]], max_bad_share: float) -> Delta:
         """Reads the files of a delta, each with its kind, one of `eir.lists.package.DELTA_KINDS`. Raises OSError, and
         BuildError where one is refused or two things are said of one device."""
 
@@ -486,7 +486,7 @@ class SnapshotBuilder:
         created_at: int,
         tac_as_of: int,
         hard_reasons: list[str],
-        zone: list[tuple[int, int]] | None = None,
+        zone: Sequence[tuple[int, int]] | None = None,
         aside: StrPath | None = None,
         run_rows: int | None = None,
     ) -> SnapshotBuilder: ...
@@ -502,7 +502,7 @@ class SnapshotBuilder:
 def compare(old: Snapshot, new: Snapshot) -> Comparison:
     """How two snapshots differ."""
 
-def write_delta(old: Snapshot, new: Snapshot, kind: str, path: StrPath, *, zone: list[tuple[int, int]]) -> int:
+def write_delta(old: Snapshot, new: Snapshot, kind: str, path: StrPath, *, zone: Sequence[tuple[int, int]]) -> int:
     """Writes the file of `devices` or of `pairs` of the delta that leads from one snapshot to another, and returns how
     many rows it has. The file and what is raised as `Snapshot.export` has it."""
 

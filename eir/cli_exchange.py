@@ -56,7 +56,7 @@ def export(
     timezone: TimezoneOption = "Asia/Almaty",
 ) -> None:
     """Write one kind of a snapshot's rows as a list file, for `eir lists build` or for DIRBS."""
-    from eir.lists.build import transitions
+    from eir.lists.zone import transitions
 
     zone = transitions(zone_named(timezone))
     rows = _core.Snapshot.open(snapshot).export(kind, output, zone=zone)
@@ -77,7 +77,7 @@ def diff(
 
     `eir lists import --delta --devices FILE --pairs FILE` takes what is written.
     """
-    from eir.lists.build import transitions
+    from eir.lists.zone import transitions
 
     zone = transitions(zone_named(timezone))
     before, after = _core.Snapshot.open(old), _core.Snapshot.open(new)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from zoneinfo import ZoneInfo
 
 from eir import _core, audit, in_use
@@ -23,17 +23,19 @@ from eir.audit import AuditLog
 from eir.config import Config, ConfigError, Country, HttpSection, MqttSection, secret
 from eir.lists import manifest as manifests
 from eir.lists.apply import ListRules, NationalLists
-from eir.lists.build import transitions
 from eir.lists.guard import Limits
 from eir.lists.package import ListFile, Manifest, Outcome, Package, PackageKind, Result
 from eir.lists.report_pairs import PairReporter
 from eir.lists.reports import Reporter
+from eir.lists.source_settings import HttpSettings, MqttSettings
 from eir.lists.sync_dir import DirectorySource
-from eir.lists.sync_http import HttpSettings, HttpSource
-from eir.lists.sync_mqtt import MqttSettings, MqttSource
 from eir.lists.versions import Versions
 from eir.log import Log
 from eir.timers.sweep import Sweep
+
+if TYPE_CHECKING:
+    from eir.lists.sync_http import HttpSource
+    from eir.lists.sync_mqtt import MqttSource
 
 log = Log(__name__)
 
@@ -61,13 +63,22 @@ def list_rules(settings: Config, country: Country) -> ListRules:
         except (OSError, ValueError) as error:
             raise ConfigError(f"lists.trusted_keys: {name}: {error}") from error
     limits = Limits(lists.max_shrink, lists.max_grow, lists.ignored, lists.max_turned_black, lists.max_bad_rows)
-    zone = transitions(ZoneInfo(country.timezone))
+    zone = ZoneInfo(country.timezone)
     hard = tuple(country.hard_reasons)
     return ListRules(settings.node.country, tuple(keys), limits, zone, hard, lists.keep, lists.scrub)
 
 
-def mqtt_settings(settings: Config) -> MqttSettings:
-    """How the broker of lists is reached, with what its files hold now. Raises ConfigError."""
+def _ways(settings: Config) -> tuple[HttpSettings | None, MqttSettings | None]:
+    """How server and broker of lists are reached, with what their files hold now; None for what there is not. Raises
+    ConfigError."""
+    lists = settings.lists
+    return (
+        _http_settings(settings) if lists.http.url else None,
+        _mqtt_settings(settings) if lists.mqtt.host else None,
+    )
+
+
+def _mqtt_settings(settings: Config) -> MqttSettings:
     mqtt = settings.lists.mqtt
     return MqttSettings(
         mqtt.host,
@@ -80,8 +91,7 @@ def mqtt_settings(settings: Config) -> MqttSettings:
     )
 
 
-def http_settings(settings: Config) -> HttpSettings:
-    """How the server of lists is reached, with what its files hold now. Raises ConfigError."""
+def _http_settings(settings: Config) -> HttpSettings:
     http = settings.lists.http
     token = secret(settings, "lists.http.token_file", http.token_file) or None
     context = _context(settings, "lists.http", http) if http.url.startswith("https:") else None
@@ -162,7 +172,8 @@ class ListsDesk:
         except ValueError as error:
             if self.lists.sequence is None:
                 log.error("no valid lists", error=str(error), answer=self._settings.lists.no_list_policy)
-        runs = [self.lists.scrub, *(source.run for source in self._sources())]
+        http, mqtt = _ways(self._settings)
+        runs = (self.lists.scrub, lambda: self._follow_sources(http, mqtt))
         self._tasks = [asyncio.create_task(_for_ever(run)) for run in runs]
 
     async def stop(self) -> None:
@@ -171,16 +182,25 @@ class ListsDesk:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _sources(self) -> Iterator[Source]:
+    async def _follow_sources(self, http: HttpSettings | None, mqtt: MqttSettings | None) -> None:
+        # What they need takes a while to be loaded, and no peer waits for it.
+        sources = await asyncio.to_thread(lambda: list(self._sources(http, mqtt)))
+        await asyncio.gather(*(_for_ever(source.run) for source in sources))
+
+    def _sources(self, http: HttpSettings | None, mqtt: MqttSettings | None) -> Iterator[Source]:
         lists = self._settings.lists
         if lists.drop.directory:
             self._drop = DirectorySource(self._settings.path(lists.drop.directory), self.lists, lists.drop.interval)
             yield self._drop
-        if lists.mqtt.host:
-            self._mqtt = MqttSource(mqtt_settings(self._settings), self.lists, self._behind, random.random)
+        if mqtt is not None:
+            from eir.lists.sync_mqtt import MqttSource
+
+            self._mqtt = MqttSource(mqtt, self.lists, self._behind, random.random)
             yield self._mqtt
-        if lists.http.url:
-            self._http = HttpSource(http_settings(self._settings), self.lists, random.random)
+        if http is not None:
+            from eir.lists.sync_http import HttpSource
+
+            self._http = HttpSource(http, self.lists, random.random)
             yield self._http
         if lists.reports.directory:
             self._reporter = self._make_reporter(self._settings.path(lists.reports.directory))
@@ -223,8 +243,7 @@ class ListsDesk:
     def reload(self, settings: Config, country: Country) -> Callable[[], None]:
         """What puts other settings in force, when they are found in order. Raises ConfigError."""
         rules = list_rules(settings, country)
-        http = http_settings(settings) if settings.lists.http.url else None
-        mqtt = mqtt_settings(settings) if settings.lists.mqtt.host else None
+        http, mqtt = _ways(settings)
 
         def take() -> None:
             self._settings, self._rules = settings, rules

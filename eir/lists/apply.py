@@ -15,10 +15,11 @@ import hashlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from eir import _core
 from eir.lists import manifest as manifests
@@ -26,6 +27,7 @@ from eir.lists.guard import Limits, Prospect, objections
 from eir.lists.manifest import ManifestError, TrustedKey
 from eir.lists.package import Manifest, Outcome, Package, PackageKind, Result
 from eir.lists.versions import MANIFEST, SIGNATURE, SNAPSHOT, InForce, Refused, Versions
+from eir.lists.zone import transitions
 from eir.log import Log
 
 _LISTS: Final = ("white", "black", "grey")
@@ -38,14 +40,14 @@ log = Log(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ListRules:
-    """What packages are held to. `keys` may sign them; without any key only a person's own are taken. `zone` is that
-    of `_core.SnapshotBuilder`; `keep`: seconds that versions are kept; `scrub`: seconds in which the snapshot is read
+    """What packages are held to. `keys` may sign them; without any key only a person's own are taken. `zone`: in which
+    the days of grey devices end; `keep`: seconds that versions are kept; `scrub`: seconds in which the snapshot is read
     once, 0 for never."""
 
     country: str
     keys: tuple[TrustedKey, ...]
     limits: Limits
-    zone: Sequence[tuple[int, int]]
+    zone: ZoneInfo
     hard_reasons: tuple[str, ...]
     keep: int
     scrub: int
@@ -233,9 +235,10 @@ class NationalLists:
         return outcome
 
     def _place_of(self, manifest: Manifest) -> Outcome | None:
-        present = self.sequence
         if manifest.country != self._rules().country:
-            return Outcome(Result.REFUSED, f"is for country {manifest.country!r}")
+            # Its sequence says nothing here; it is refused when it is offered.
+            return None
+        present = self.sequence
         if present is not None and manifest.sequence <= present:
             return Outcome(Result.KNOWN, f"sequence {present} is in force")
         if manifest.kind == "delta" and manifest.previous != present:
@@ -244,6 +247,8 @@ class NationalLists:
 
     async def _decide(self, package: Package, source: str, by_hand: bool, approved: bool, dry_run: bool) -> Outcome:
         manifest = package.manifest
+        if manifest.country != self._rules().country:
+            return Outcome(Result.REFUSED, f"is for country {manifest.country!r}")
         same = await asyncio.to_thread(self._versions.refused_manifest, manifest.kind, manifest.sequence)
         if same == package.manifest_bytes and not approved and not dry_run:
             return Outcome(Result.REFUSED, "was refused before; `eir lists approve` takes it all the same")
@@ -292,7 +297,7 @@ class NationalLists:
         rules = self._rules()
         files = [(entry.kind, package.directory / entry.name) for entry in package.manifest.files]
         # How many may be wrong is for the guard to say.
-        delta = _core.Delta.read(list(files), zone=list(rules.zone), max_bad_share=1.0)
+        delta = _core.Delta.read(list(files), zone=transitions(rules.zone), max_bad_share=1.0)
         _check_rows(package, delta.rows)
         return delta
 
@@ -360,7 +365,7 @@ class NationalLists:
             created_at=manifest.as_of,
             tac_as_of=manifest.tac_as_of or 0,
             hard_reasons=list(rules.hard_reasons),
-            zone=list(rules.zone),
+            zone=transitions(rules.zone),
             aside=output.parent,
         )
         for entry in manifest.files:

@@ -5,9 +5,7 @@ Called by `cli`. The work is done by `_core.SnapshotBuilder`; this gives it the 
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -24,12 +22,10 @@ from rich.progress import (
 )
 
 from eir import _core
+from eir.lists.zone import transitions
 
 _SHOWN = 20
 """Wrong rows and contradictions that are shown; all are counted."""
-_DAY = 86_400
-_LAST_SECOND = 0xFFFF_FFFF
-"""Of those that fit into a snapshot: in 2106."""
 
 
 def build(
@@ -70,24 +66,6 @@ def build(
         report = builder.finish(output)
         progress.update(task, total=report["bytes"], completed=report["bytes"])
     return report
-
-
-def transitions(zone: ZoneInfo) -> list[tuple[int, int]]:
-    """(first second, seconds that local time is ahead of UTC) of each change of a zone's clocks since 1970, rising; the
-    first entry counts before it too."""
-
-    def ahead(second: int) -> int:
-        offset = datetime.fromtimestamp(second, zone).utcoffset()
-        return 0 if offset is None else int(offset.total_seconds())
-
-    found = [(0, ahead(0))]
-    for day in range(0, _LAST_SECOND, _DAY):
-        if ahead(day + _DAY) == found[-1][1]:
-            continue
-        # Somewhere on that day; no zone changes its clocks twice on one.
-        change = bisect_left(range(day + _DAY), True, lo=day, key=lambda second: ahead(second) != found[-1][1])
-        found.append((change, ahead(change)))
-    return found
 
 
 def _advance(progress: Progress, task: TaskID, octets: int) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -30,6 +29,7 @@ from msgspec import Meta
 from eir.lists import manifest as manifests
 from eir.lists.manifest import MAX_MANIFEST, SIGNATURE_OCTETS, ManifestError
 from eir.lists.package import ListFile, Manifest, Outcome, Package, PackageKind, Receiver, Result
+from eir.lists.source_settings import HttpSettings
 from eir.log import Log
 
 SOURCE: Final = "http"
@@ -70,23 +70,6 @@ class _FetchError(Exception):
 
 class _NotTakenError(_FetchError):
     """What is there was not taken. No server asks to be left alone: who acts on it need not wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class HttpSettings:
-    """How the server is reached. `url` is the base, without a slash at its end; times in seconds.
-
-    `stall`: without an octet for so long, a transfer is broken off. `max_deltas`: further behind, the snapshot is
-    fetched where there is one. `max_octets`: of a package, whatever its manifest says.
-    """
-
-    url: str
-    interval: float
-    stall: float
-    tls: ssl.SSLContext | None = None
-    token: str | None = None
-    max_deltas: int = 1000
-    max_octets: int = 64 << 30
 
 
 class _Partial:

@@ -13,10 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import ssl
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import aiomqtt
@@ -28,6 +26,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from eir.lists import manifest as manifests
 from eir.lists.manifest import ManifestError
 from eir.lists.package import Package, Receiver, Result
+from eir.lists.source_settings import MqttSettings
 from eir.log import Log
 
 SOURCE: Final = "mqtt"
@@ -86,20 +85,6 @@ class _Message(msgspec.Struct, frozen=True):
     manifest: bytes
     signature: bytes
     files: dict[str, bytes] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MqttSettings:
-    """How the broker is reached; `client_id` names the session, and no two nodes may have the same."""
-
-    host: str
-    port: int
-    client_id: str
-    country: str
-    username: str | None = None
-    password: str | None = None
-    tls: ssl.SSLContext | None = None
-    keepalive: int = 15
 
 
 class MqttSource:

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from eir import _core, config
 from eir.app import build_policy
-from eir.lists.build import build, transitions
+from eir.lists.build import build
+from eir.lists.zone import transitions
 from eir.timers import grey
 from support import lists
 from support.node import write_config

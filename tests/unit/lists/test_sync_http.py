@@ -16,7 +16,8 @@ import pytest
 
 from eir.lists import manifest as manifests
 from eir.lists import sync_http
-from eir.lists.sync_http import HttpSettings, HttpSource, _FetchError
+from eir.lists.source_settings import HttpSettings
+from eir.lists.sync_http import HttpSource, _FetchError
 from support.odd_http import Request, answer, odd_server
 from support.packages import KEY, FakeReceiver, make
 

@@ -12,7 +12,8 @@ import pytest
 
 from eir.lists import sync_mqtt
 from eir.lists.package import Outcome, Package
-from eir.lists.sync_mqtt import MqttSettings, MqttSource
+from eir.lists.source_settings import MqttSettings
+from eir.lists.sync_mqtt import MqttSource
 from support.mosquitto import Mosquitto
 from support.packages import FakeReceiver, Made, make
 
