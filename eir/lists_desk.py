@@ -168,7 +168,7 @@ class ListsDesk:
         ConfigError."""
         self.lists.start()
         try:
-            self.load()
+            self.load(read=self.lists.reopen)
         except ValueError as error:
             if self.lists.sequence is None:
                 log.error("no valid lists", error=str(error), answer=self._settings.lists.no_list_policy)
@@ -255,7 +255,14 @@ class ListsDesk:
 
         return take
 
-    def load(self, path: Path | None = None, *, asked: bool = False, force: bool = False) -> None:
+    def load(
+        self,
+        path: Path | None = None,
+        *,
+        asked: bool = False,
+        force: bool = False,
+        read: Callable[[Path], _core.Snapshot] = _core.Snapshot.open,
+    ) -> None:
         """Puts a snapshot file in force, the configured one if none is named. Raises ValueError; then nothing changes.
 
         Refused, unless forced: lists older than those in force, and lists without any device where there are some.
@@ -263,7 +270,7 @@ class ListsDesk:
         """
         path = path or self._settings.path(self._settings.lists.snapshot)
         try:
-            snapshot = _core.Snapshot.open(path)
+            snapshot = read(path)
         except _core.SnapshotError as error:
             raise ValueError(f"{path}: {error}") from error
         info, present = snapshot.info, self.lists.sequence

@@ -33,6 +33,10 @@ from eir.log import Log
 _LISTS: Final = ("white", "black", "grey")
 _HASHED_AT_ONCE: Final = 1 << 20
 _SCRUBBED_AT_ONCE: Final = 1 << 20
+_SCRUBBED_AT_START: Final = 64 << 20
+"""Octets of a snapshot that are read before it answers, where it was checked before: some ten milliseconds."""
+_SOON: Final = 0.005
+"""Seconds between two pieces of the scrub that follows a start, which reads what was not read then."""
 _APPROVED: Final = "approved"
 
 log = Log(__name__)
@@ -142,10 +146,18 @@ class NationalLists:
         self._set(snapshot, deltas)
         self._counts = counts or _counts_of(snapshot)
 
+    @staticmethod
+    def reopen(path: Path) -> _core.Snapshot:
+        """A snapshot that was checked as a whole before: what is small, and the beginning, are looked at again now, the
+        rest by the scrub. Raises SnapshotError."""
+        snapshot = _core.Snapshot.open(path, whole=False)
+        snapshot.scrub(0, _SCRUBBED_AT_START)
+        return snapshot
+
     def _put_in_force(self, sequence: int, until: int | None) -> bool:
         path = self._versions.snapshot(sequence) / SNAPSHOT
         try:
-            snapshot = _core.Snapshot.open(path, whole=False)
+            snapshot = self.reopen(path)
         except _core.SnapshotError as error:
             self._damaged(f"{path}: {error}")
             return False
@@ -490,18 +502,18 @@ class NationalLists:
     # Damage.
 
     async def scrub(self, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Reads the snapshot in force over and over, slowly; where it is damaged, the version before comes into force.
-
-        Never returns.
-        """
+        """Reads the snapshot in force over and over, slowly but for the first time; where it is damaged, the version
+        before comes into force. Never returns."""
+        first = True
         while True:
             period = self._rules().scrub
-            await pause(min(period or 60.0, 60.0))
+            await pause(1.0 if first else min(period or 60.0, 60.0))
             snapshot = self._snapshot
             if snapshot is None or not period:
                 continue
             at: int | None = 0
-            each = period * min(1.0, _SCRUBBED_AT_ONCE / max(1, snapshot.info["bytes"]))
+            each = _SOON if first else period * min(1.0, _SCRUBBED_AT_ONCE / max(1, snapshot.info["bytes"]))
+            first = False
             try:
                 while at is not None and snapshot is self._snapshot:
                     await pause(min(each, 60.0))
