@@ -24,8 +24,9 @@ const DAY: UnixTime = 24 * 3600;
 /// Requests that keep a connection going: CER, DWR, DPR. They are few, and not what a limit is about.
 const UPKEEP: [u32; 3] = [COMMAND_CAPABILITIES_EXCHANGE, COMMAND_DEVICE_WATCHDOG, COMMAND_DISCONNECT_PEER];
 
-/// Messages that are answered together.
-pub const GROUP: usize = 16;
+/// Messages that are answered together: each asks for six lines of memory or so, and what a processor is asked for beyond
+/// some two dozen at once it lets go.
+pub const GROUP: usize = 8;
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

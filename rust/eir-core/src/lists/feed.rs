@@ -6,7 +6,9 @@
 //! The parser is `csv_core`, the heart of the `csv` crate, because its caller owns the buffers: a record that does not
 //! fit is an error, where a growing buffer would let one endless line or unclosed quote take all memory.
 
+use std::cell::Cell;
 use std::io::{self, BufReader, Cursor, ErrorKind, Read};
+use std::rc::Rc;
 
 use csv_core::ReadRecordResult;
 
@@ -21,6 +23,10 @@ const MAX_RECORD: usize = 64 * 1024;
 const MAX_FIELDS: usize = 256;
 /// Most text in a file, decompressed: that of the largest list that a snapshot takes.
 const MAX_TEXT: u64 = 1 << 38;
+/// Text that any file may have, and how many times its own length a compressed one may have beyond that: lists of runs
+/// shrink to a hundredth, what shrinks to less is made to fill disks.
+const FREE_TEXT: u64 = 1 << 30;
+const MAX_RATIO: u64 = 256;
 /// Largest zstd window, as log2: what `zstd` itself takes without being told otherwise.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
@@ -40,7 +46,7 @@ pub(super) enum Dialect {
 /// A reader that tells how many bytes went through it.
 struct Told<'a, R> {
     inner: R,
-    read: u64,
+    read: Rc<Cell<u64>>,
     told: u64,
     progress: &'a mut dyn FnMut(u64),
 }
@@ -48,22 +54,25 @@ struct Told<'a, R> {
 impl<R: Read> Read for Told<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.read += count as u64;
-        let at_end = count == 0 && self.told < self.read;
-        if at_end || self.read - self.told >= CHUNK as u64 {
-            self.told = self.read;
-            (self.progress)(self.read);
+        let read = self.read.get() + count as u64;
+        self.read.set(read);
+        let at_end = count == 0 && self.told < read;
+        if at_end || read - self.told >= CHUNK as u64 {
+            self.told = read;
+            (self.progress)(read);
         }
         Ok(count)
     }
 }
 
-/// The file's text, whatever it is compressed with. `None` for a file of no bytes.
+/// The file's text, whatever it is compressed with; `read` counts the bytes of the file itself. `None` for a file of no
+/// bytes.
 fn decompressed<'a>(
     reader: impl Read + 'a,
+    read: Rc<Cell<u64>>,
     progress: &'a mut dyn FnMut(u64),
 ) -> io::Result<Option<Box<dyn Read + 'a>>> {
-    let mut raw = BufReader::with_capacity(CHUNK, Told { inner: reader, read: 0, told: 0, progress });
+    let mut raw = BufReader::with_capacity(CHUNK, Told { inner: reader, read, told: 0, progress });
     let mut start = Vec::new();
     raw.by_ref().take(ZSTD_MAGIC.len() as u64).read_to_end(&mut start)?;
     if start.is_empty() {
@@ -116,11 +125,15 @@ impl<'r> Record<'r> {
 /// The records of a list file, one after the other.
 pub(super) struct Feed<'a> {
     source: Box<dyn Read + 'a>,
+    /// Bytes read of the file, compressed as they are.
+    read: Rc<Cell<u64>>,
     /// What was read and not yet parsed is `buffer[start..end]`.
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
     text_bytes: u64,
+    /// Text that it may have, however short the file.
+    free_text: u64,
     parser: csv_core::Reader,
     record: Box<[u8]>,
     ends: [usize; MAX_FIELDS],
@@ -129,13 +142,16 @@ pub(super) struct Feed<'a> {
 impl<'a> Feed<'a> {
     /// Start to read a file. `progress` is told the bytes read of it, compressed as they are, about every 64 KiB.
     pub fn open(reader: impl Read + 'a, dialect: Dialect, progress: &'a mut dyn FnMut(u64)) -> Result<Self, FileFault> {
-        let source = decompressed(reader, progress).map_err(FileFault::Read)?.ok_or(FileFault::Empty)?;
+        let read = Rc::new(Cell::new(0));
+        let source = decompressed(reader, Rc::clone(&read), progress).map_err(FileFault::Read)?;
         let mut feed = Self {
-            source,
+            source: source.ok_or(FileFault::Empty)?,
+            read,
             buffer: vec![0; CHUNK].into(),
             start: 0,
             end: 0,
             text_bytes: 0,
+            free_text: FREE_TEXT,
             parser: match dialect {
                 Dialect::Csv => csv_core::Reader::new(),
                 Dialect::Pipes => csv_core::ReaderBuilder::new().delimiter(b'|').quoting(false).build(),
@@ -233,7 +249,7 @@ impl<'a> Feed<'a> {
         };
         self.end += count;
         self.text_bytes += count as u64;
-        if self.text_bytes > MAX_TEXT {
+        if self.text_bytes > MAX_TEXT.min(self.free_text + MAX_RATIO * self.read.get()) {
             return Err(FileFault::Oversized);
         }
         Ok(count > 0)
@@ -332,6 +348,23 @@ mod tests {
             assert_eq!(calls.last(), Some(&(file.len() as u64)));
             assert!(calls.is_sorted() && calls.len() <= file.len() / CHUNK + 1);
         }
+    }
+
+    #[test]
+    fn a_file_made_to_fill_the_disk_is_an_error() {
+        let text = b"35900000000001\n".repeat(1 << 16);
+        let packed = zstd::encode_all(&text[..], 1).unwrap();
+        assert!(packed.len() * (MAX_RATIO as usize) < text.len() / 4);
+        let read = |file: &[u8]| {
+            let mut progress = |_| {};
+            let mut feed = Feed::open(file, Dialect::Csv, &mut progress)?;
+            feed.free_text = text.len() as u64;
+            while feed.next()?.is_some() {}
+            Ok(())
+        };
+        read(&packed).unwrap();
+        assert!(matches!(read(&packed.repeat(3)), Err(FileFault::Oversized)));
+        read(&text.repeat(3)).unwrap();
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl<const BMI2: bool> Bits<'_, BMI2> {
 
     /// At least 57 bits from the place on.
     #[inline(always)]
-    fn word(self, at: u32) -> u64 {
+    pub(super) fn word(self, at: u32) -> u64 {
         u64_at(self.0, (at >> 3) as usize).unwrap_or(0) >> (at & 7)
     }
 }

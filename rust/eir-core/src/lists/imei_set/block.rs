@@ -31,6 +31,10 @@ pub(super) const HEAD: u32 = 32;
 /// Bits of a block.
 pub(super) const BLOCK_BITS: u32 = super::BLOCK as u32 * 8;
 
+/// Numbers with the same high part that are compared one and all: mostly there are no more, and a branch for each would
+/// be mispredicted.
+const TOGETHER: u32 = 4;
+
 /// How a sorted list is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct List {
@@ -66,6 +70,18 @@ impl List {
         let Some(mut place) = after else { return Err(self.count) };
         let mut nth = place.saturating_sub(high);
         let wanted = number & ((1 << self.low) - 1);
+        let run = bits.run(at + place).min(self.highs.saturating_sub(place));
+        if run <= TOGETHER && self.low * TOGETHER <= WORD {
+            let lows = bits.word(at + self.highs + nth * self.low);
+            let (mut below, mut is_there) = (0, false);
+            for number in 0..TOGETHER {
+                let found = (lows >> (number * self.low)) as u32 & ((1 << self.low) - 1);
+                below += u32::from(number < run && found < wanted);
+                is_there |= number < run && found == wanted;
+            }
+            nth += below;
+            return if is_there { Ok(nth) } else { Err(nth) };
+        }
         loop {
             let run = bits.run(at + place);
             for _ in 0..run.min(self.highs.saturating_sub(place)) {
