@@ -268,6 +268,8 @@ class ListsDesk:
         Refused, unless forced: lists older than those in force, and lists without any device where there are some.
         Where nobody has `asked` for it the configured file may be older: then others came since.
         """
+        if self.lists.state.held and not asked:
+            return
         path = path or self._settings.path(self._settings.lists.snapshot)
         try:
             snapshot = read(path)
@@ -282,7 +284,7 @@ class ListsDesk:
             counts, before = info["counts"], self.lists.counts
             if not counts["white"] + counts["black"] + counts["grey"] and any(before.values()):
                 raise ValueError(f"{path}: there is no device in it, and {sum(before.values())} in the lists in force")
-        self.lists.take_file(snapshot)
+        self.lists.take_file(snapshot, path)
         log.info("lists in force", path=str(path), sequence=info["sequence"], **info["counts"])
 
     def alarms(self, now: int) -> Iterator[str]:
@@ -364,12 +366,13 @@ class ListsDesk:
         if told["timer"] is not None:
             await self._replace_timer(ask)
             carried.append("timer")
-        if told["listing"] is not None:
+        if told["listing"] is not None and (told["listing"][0] != "grey" or told["listing"][2]):
+            # Grey by the national lists has a time, which an entry of ours would lift: only they can carry it over.
             listed, reason, _ = told["listing"]
             await self._set_own({**ask, "imei": new, "change": listed, "reason": reason or "replaced"})
             carried.append(listed)
         if not carried:
-            raise ValueError("nothing is said of the old IMEI")
+            raise ValueError("nothing that can be carried over is said of the old IMEI")
         # No device has it any more: who comes with it has made it his own.
         await self._set_own({**ask, "imei": old, "change": "black", "reason": "replaced"})
         return {"old": old, "new": new, "carried": carried}
@@ -411,6 +414,7 @@ class ListsDesk:
         kind, sequence = ask["kind"], int(ask["sequence"])
         outcome = await self.lists.approve(kind, sequence, str(ask.get("agent") or ""))
         if outcome.result is Result.APPLIED:
+            self._take_again()
             await self._record(ask, kind="lists-approve", sequence=sequence, what=kind)
         return _told(outcome, sequence)
 

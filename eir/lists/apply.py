@@ -140,10 +140,17 @@ class NationalLists:
                 return True
         return False
 
-    def take_file(self, snapshot: _core.Snapshot) -> None:
-        """Puts a snapshot in force that lies elsewhere, one that somebody built and named; and what has come since."""
-        deltas, counts = self._chain(snapshot.info["sequence"], None)
+    def take_file(self, snapshot: _core.Snapshot, path: Path) -> None:
+        """Puts a snapshot in force that lies elsewhere, one that somebody built and named; and what has come since.
+
+        It is one to go back to where its file can have another name here: on the same disk."""
+        sequence = snapshot.info["sequence"]
+        deltas, counts = self._chain(sequence, None)
         self._set(snapshot, deltas)
+        try:
+            self._versions.adopt(path, sequence)
+        except OSError as error:
+            log.warning("the snapshot file is none of the versions that are kept", path=str(path), error=str(error))
         self._counts = counts or _counts_of(snapshot)
 
     @staticmethod
@@ -162,7 +169,11 @@ class NationalLists:
             self._damaged(f"{path}: {error}")
             return False
         deltas, counts = self._chain(sequence, until)
-        self._set(snapshot, deltas)
+        try:
+            self._set(snapshot, deltas)
+        except ValueError as error:
+            self._damaged(f"deltas above {sequence}: {error}")
+            return False
         self._counts = counts or _counts_of(snapshot)
         return True
 
@@ -322,7 +333,8 @@ class NationalLists:
             name: before.get(name, 0) + forecast["come"].get(name, 0) - forecast["gone"].get(name, 0) for name in _LISTS
         }
         after = {**counted, **{name: count for name, count in manifest.counts.items() if name in _LISTS}}
-        prospect = Prospect(before, counted, delta.rows, delta.wrong_rows, forecast["turned_black"])
+        turned_black, ahead = forecast["turned_black"], manifest.as_of - int(self._clock())
+        prospect = Prospect(before, counted, delta.rows, delta.wrong_rows, turned_black, ahead)
         told = f"{delta.devices} devices and {delta.pairs} pairs change; {_in_use(forecast)}"
         self._guard(prospect, approved, dry_run, told)
         if dry_run:
@@ -330,9 +342,14 @@ class NationalLists:
         place = self._versions.delta(manifest.sequence)
         self._versions.keep(self._copied(package), place)
         state = self._versions.in_force()
-        if state is not None and state.until is not None:
-            self._versions.set_in_force(InForce(state.snapshot, manifest.sequence, state.held))
-        self._node.apply_delta(delta, manifest.sequence, manifest.as_of)
+        try:
+            if state is not None and state.until is not None:
+                self._versions.set_in_force(InForce(state.snapshot, manifest.sequence, state.held))
+            self._node.apply_delta(delta, manifest.sequence, manifest.as_of)
+        except (OSError, ValueError):
+            # What is not in force now is not to be so after a restart.
+            self._versions.discard(place)
+            raise
         self._counts = after
         self._done(manifest, source, approved, told)
         return told
@@ -348,7 +365,8 @@ class NationalLists:
             after = _counts_of(snapshot)
             forecast = self._node.foresee_lists(snapshot, [], int(self._clock()))
             before = dict(self._counts) if self.sequence is not None else None
-            prospect = Prospect(before, after, report["rows"], report["wrong_rows"], forecast["turned_black"])
+            turned_black, ahead = forecast["turned_black"], manifest.as_of - int(self._clock())
+            prospect = Prospect(before, after, report["rows"], report["wrong_rows"], turned_black, ahead)
             told = f"{', '.join(f'{after[name]} {name}' for name in _LISTS)}; {_in_use(forecast)}"
             self._guard(prospect, approved, dry_run, told)
             if dry_run:
@@ -435,13 +453,18 @@ class NationalLists:
     # What people ask for.
 
     async def approve(self, kind: PackageKind, sequence: int, agent: str) -> Outcome:
-        """Takes a package that the guard had refused. Raises ValueError where none is kept, OSError."""
-        staged = await asyncio.to_thread(self._versions.take_refused, kind, sequence)
+        """Takes a package that the guard had refused; it stays there until it is in force.
+
+        Raises ValueError where none is kept, OSError."""
+        staged = await asyncio.to_thread(self._versions.stage_refused, kind, sequence)
         try:
             package = await asyncio.to_thread(self._stored, staged)
         except ManifestError as error:
             raise ValueError(f"what is kept of it is damaged: {error}") from error
-        return await self._offer(package, f"approved by {agent}", by_hand=True, approved=True)
+        outcome = await self._offer(package, f"approved by {agent}", by_hand=True, approved=True)
+        if outcome.result in (Result.APPLIED, Result.KNOWN):
+            await asyncio.to_thread(self._versions.forget_refused, kind, sequence)
+        return outcome
 
     async def roll_back(self, sequence: int, agent: str) -> str:
         """Goes back to a state that is kept, and holds it. Raises ValueError where it is not kept whole, OSError."""

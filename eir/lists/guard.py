@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+_DAY = 86_400
 GUARDED = ("white", "black")
 """Lists whose size is watched; a grey list comes and goes by days."""
 
@@ -30,13 +31,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """What a package would do. `before` (None without lists) and `after` are devices on each list."""
+    """What a package would do. `before` (None without lists) and `after` are devices on each list; `ahead`: seconds by
+    which it says that it is of a later time than the node's clock."""
 
     before: Mapping[str, int] | None
     after: Mapping[str, int]
     rows: int
     wrong_rows: int
     turned_black: int = 0
+    ahead: int = 0
 
 
 def objections(prospect: Prospect, limits: Limits) -> list[str]:
@@ -52,6 +55,9 @@ def _objections(prospect: Prospect, limits: Limits) -> Iterator[str]:
             yield f"there is no device in it, and {sum(prospect.before.values())} are in the lists in force"
         for name in GUARDED:
             yield from _change(name, prospect.before.get(name, 0), prospect.after.get(name, 0), limits)
+    if prospect.ahead > _DAY:
+        # A clock so far behind starts no timers, and lists so far ahead never grow old.
+        yield f"it says that it is of {prospect.ahead // 3600} hours ahead of this node's clock"
     if prospect.turned_black > limits.turned_black:
         yield f"{prospect.turned_black} devices in use would turn black, where {limits.turned_black} may"
 

@@ -122,6 +122,16 @@ class Versions:
             raise
         sync(place.parent)
 
+    def adopt(self, path: Path, sequence: int) -> None:
+        """Keeps a snapshot file that lies elsewhere, under a second name; it must not be written to there."""
+        staged = self.staging()
+        try:
+            (staged / SNAPSHOT).hardlink_to(path.resolve())
+        except OSError:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+        self.keep(staged, self.snapshot(sequence))
+
     def discard(self, place: Path) -> None:
         """Takes a directory away, if it is there: at once, whatever happens meanwhile."""
         if not place.exists():
@@ -175,16 +185,20 @@ class Versions:
         except OSError:
             return None
 
-    def take_refused(self, kind: PackageKind, sequence: int) -> Path:
-        """A refused package, staged again. Raises ValueError where there is none."""
+    def stage_refused(self, kind: PackageKind, sequence: int) -> Path:
+        """A refused package, staged again; its files are the same. Raises ValueError where there is none."""
         place = self._refused(kind, sequence)
         if not place.is_dir():
             raise ValueError(f"no {kind} {sequence} was refused and kept")
         staged = self.staging()
-        staged.rmdir()
-        place.rename(staged)
-        (staged / _REASON).unlink(missing_ok=True)
+        for entry in place.iterdir():
+            if entry.name != _REASON:
+                (staged / entry.name).hardlink_to(entry)
         return staged
+
+    def forget_refused(self, kind: PackageKind, sequence: int) -> None:
+        """Keeps a refused package no longer."""
+        self.discard(self._refused(kind, sequence))
 
     # The history.
 

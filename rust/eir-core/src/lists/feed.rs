@@ -200,6 +200,9 @@ impl<'a> Feed<'a> {
             }
         }
         let text = self.record.get(..length).unwrap_or_default();
+        if text.contains(&b'\n') {
+            return Err(FileFault::SplitRecord { line });
+        }
         let ends = self.ends.get(..fields).unwrap_or_default();
         Ok(Some(Record { line, text, ends }))
     }
@@ -293,8 +296,8 @@ mod tests {
 
     #[test]
     fn records_know_their_lines() {
-        let text = b"\xef\xbb\xbf# made today\r\n\r\na,b\r\n1, 2 \n\n#x\n\"3,\"\"\n\",4\n5,6";
-        let expected = [(3, ["a", "b"]), (4, ["1", "2"]), (7, ["3,\"", "4"]), (9, ["5", "6"])];
+        let text = b"\xef\xbb\xbf# made today\r\n\r\na,b\r\n1, 2 \n\n#x\n\"3,\"\"\",4\n5,6";
+        let expected = [(3, ["a", "b"]), (4, ["1", "2"]), (7, ["3,\"", "4"]), (8, ["5", "6"])];
         let expected: Vec<(u64, Vec<String>)> =
             expected.into_iter().map(|(line, fields)| (line, fields.map(str::to_owned).into())).collect();
         assert_eq!(records(&text[..]).unwrap(), expected);
@@ -330,6 +333,8 @@ mod tests {
         assert!(matches!(records(endless), Err(FileFault::LongRecord { line: 1 })));
         let quote = b"a\n\"".chain(io::repeat(b'\n').take(1 << 30));
         assert!(matches!(records(quote), Err(FileFault::LongRecord { line: 2 })));
+        let swallowed = b"a,b\n1,\"2\n3,4\n5,6\n";
+        assert!(matches!(records(&swallowed[..]), Err(FileFault::SplitRecord { line: 2 })));
         let commas = b"\n".chain(io::repeat(b',').take(1 << 30));
         assert!(matches!(records(commas), Err(FileFault::ManyFields { line: 2 })));
         let comment = b"#".chain(io::repeat(b'#').take(1 << 20)).chain(&b"\na"[..]);

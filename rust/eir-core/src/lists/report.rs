@@ -130,6 +130,11 @@ pub enum FileFault {
         /// The line on which it starts.
         line: u64,
     },
+    /// A record goes on in the next line: a quote that is not closed may have taken any number of rows into it.
+    SplitRecord {
+        /// The line on which it starts.
+        line: u64,
+    },
     /// A record has more than 256 fields.
     ManyFields {
         /// The line on which it starts.
@@ -164,6 +169,9 @@ impl fmt::Display for FileFault {
                 write!(f, "; found {found}")
             }
             Self::LongRecord { line } => write!(f, "line {line}: a row longer than 64 KiB: a quote not closed?"),
+            Self::SplitRecord { line } => {
+                write!(f, "line {line}: a row that goes on in the next line: a quote not closed?")
+            }
             Self::ManyFields { line } => write!(f, "line {line}: a row of more than 256 fields"),
             Self::Oversized => f.write_str("holds more text than any list has"),
             Self::TooManyRows => f.write_str("brings more rows than a snapshot takes"),

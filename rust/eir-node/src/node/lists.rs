@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use eir_core::UnixTime;
 use eir_core::imei::{Imei, Imsi};
-use eir_core::lists::{Change, Deltas, List, Snapshot, TooMany};
+use eir_core::journal::OverlayChange;
+use eir_core::lists::{Change, Deltas, Entry, List, Overlay, Snapshot, TooMany};
 use eir_core::policy::Status;
-use eir_core::verdict::{Facts, Request, verdict};
+use eir_core::verdict::{Facts, Request, Rule, verdict};
 
 use super::{Node, World, lock};
 
@@ -164,6 +165,7 @@ impl Node {
         let facts = self.shared.facts(&world, now);
         let mut found = Found::default();
         let mut moved = [(0, 0); 3];
+        let mut alone = Overlay::default();
         for (imei, said) in changes {
             let before = facts.national(*imei).map(|listing| listing.list);
             let after = said.as_ref().map(|entry| entry.list);
@@ -179,15 +181,36 @@ impl Node {
                 continue;
             }
             let status = verdict(&Request { imei: Ok(*imei), imsi: None }, &facts).status;
-            let until = said.as_ref().and_then(|entry| entry.until);
-            let then = match after {
-                Some(List::Black) => Status::Black,
-                Some(List::Grey) if until.is_some_and(|until| until <= now) => Status::Black,
-                _ => Status::White,
-            };
-            found.note(*imei, status, then);
+            // An entry of the operator's own hides what the delta says.
+            if facts.overlay.is_empty() || facts.overlay.get(*imei).is_none() {
+                found.note(*imei, status, foreseen(*imei, said.as_ref(), &facts, &mut alone));
+            }
         }
         Forecast { moved, ..found.into() }
+    }
+}
+
+/// What a device would be answered if a delta said this of it. `alone` is to be used again; it holds no device between.
+fn foreseen(imei: Imei, said: Option<&Entry>, facts: &Facts<'_>, alone: &mut Overlay) -> Status {
+    // What is grey is asked for as if it were on no list, so that its timer may run out; the national deadline comes first.
+    let change = match said.map(|entry| entry.list) {
+        Some(list @ (List::White | List::Black)) => OverlayChange::Listed(list),
+        Some(List::Grey) | None => OverlayChange::Unlisted,
+    };
+    let reason = said.map_or("", |entry| &entry.reason);
+    if !alone.set(imei, change, reason) {
+        // It has had as many reasons as it takes.
+        *alone = Overlay::default();
+        alone.set(imei, change, reason);
+    }
+    let verdict = verdict(&Request { imei: Ok(imei), imsi: None }, &Facts { overlay: alone, ..*facts });
+    alone.set(imei, OverlayChange::Withdrawn, "");
+    match said.filter(|entry| entry.list == List::Grey).map(|entry| entry.until) {
+        Some(_) if matches!(verdict.rule, Rule::Unallocated) => Status::Grey,
+        Some(Some(until)) if matches!(verdict.rule, Rule::Grey | Rule::Expired | Rule::FirstAttach) => {
+            if until <= facts.now { Status::Black } else { Status::Grey }
+        }
+        _ => verdict.status,
     }
 }
 
