@@ -394,7 +394,7 @@ pub(super) mod tests {
         let ranges = "from,to,list,reason\n35209900,35209901,black,x\n352099001761480,35209900176149,white,\n";
         let (rows, _) = read_text(FileKind::Ranges, ranges, LAX).unwrap();
         assert_eq!(rows, ["35209900000000-35209901999999 black x", "35209900176148-35209900176149 white "]);
-        let tacs = "tac,name\n00100000,\"Test, \"\"1\"\"\nof 2\"\n35209900,Phone\n";
+        let tacs = "tac,name\n00100000,\"Test, \"\"1\"\" of 2\"\n35209900,Phone\n";
         for kind in [FileKind::AllocatedTacs, FileKind::ExemptTacs] {
             assert_eq!(read_text(kind, tacs, LAX).unwrap().0, ["00100000", "35209900"]);
         }
