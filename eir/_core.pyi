@@ -503,8 +503,9 @@ def compare(old: Snapshot, new: Snapshot) -> Comparison:
     """How two snapshots differ."""
 
 def write_delta(old: Snapshot, new: Snapshot, kind: str, path: StrPath, *, zone: Sequence[tuple[int, int]]) -> int:
-    """Writes the file of `devices` or of `pairs` of the delta that leads from one snapshot to another, and returns how
-    many rows it has. The file and what is raised as `Snapshot.export` has it."""
+    """Writes a file of the delta that leads from one snapshot to another, and returns how many rows it has. The kind is
+    `devices`, `pairs`, `dirbs-blacklist`, `dirbs-notifications` or `dirbs-exceptions`; the file and what is raised as
+    `Snapshot.export` has it."""
 
 def imei_key(text: str) -> str:
     """The 14 digits of what a person typed; raises ValueError, for a wrong check digit too."""

@@ -28,6 +28,13 @@ ExportKind = Literal[
     "dirbs-blacklist",
     "dirbs-exceptions",
     "dirbs-notifications",
+    "stolen",
+    "barred",
+    "barred-tac",
+    "golden",
+    "registration",
+    "pairing",
+    "gsma-tac",
 ]
 TimezoneOption = Annotated[
     str, typer.Option(help="In which dates of devices (column until) are meant, as the country's profile has it.")
@@ -70,12 +77,22 @@ def diff(
         Path | None, typer.Option("--output", "-o", help="Also write the delta of devices (CSV, also .gz or .zst).")
     ] = None,
     pairs: Annotated[Path | None, typer.Option("--pairs", help="Also write the delta of pairs.")] = None,
+    dirbs_blacklist: Annotated[
+        Path | None, typer.Option("--dirbs-blacklist", help="Also write what is blocked, and no more, as DIRBS does.")
+    ] = None,
+    dirbs_notifications: Annotated[
+        Path | None, typer.Option("--dirbs-notifications", help="Also write what will be blocked, as DIRBS does.")
+    ] = None,
+    dirbs_exceptions: Annotated[
+        Path | None, typer.Option("--dirbs-exceptions", help="Also write the delta of pairs, as DIRBS does.")
+    ] = None,
     as_json: JsonOption = False,
     timezone: TimezoneOption = "Asia/Almaty",
 ) -> None:
     """Say how two snapshots differ, and write the delta that leads from the one to the other.
 
-    `eir lists import --delta --devices FILE --pairs FILE` takes what is written.
+    `eir lists import --delta --file KIND=FILE` takes what is written, of the kinds devices, pairs, dirbs-blacklist,
+    dirbs-notifications and dirbs-exceptions.
     """
     from eir.lists.zone import transitions
 
@@ -86,7 +103,13 @@ def diff(
         print(json.dumps(found))
     else:
         _show(found)
-    for kind, path in (("devices", output), ("pairs", pairs)):
+    for kind, path in (
+        ("devices", output),
+        ("pairs", pairs),
+        ("dirbs-blacklist", dirbs_blacklist),
+        ("dirbs-notifications", dirbs_notifications),
+        ("dirbs-exceptions", dirbs_exceptions),
+    ):
         if path is not None:
             _core.write_delta(before, after, kind, path, zone=zone)
 

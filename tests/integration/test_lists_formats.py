@@ -30,13 +30,13 @@ def snapshot(tmp_path: Path) -> Path:
     return tmp_path / "lists.eirs"
 
 
-def build(snapshot: Path, files: dict[str, str]) -> Ran:
+def build(snapshot: Path, files: dict[str, str], *further: object) -> Ran:
     options: list[object] = []
     for kind, text in files.items():
         path = snapshot.with_name(f"{kind}.txt")
         path.write_text(text)
         options += ["--file", f"{kind}={path}"]
-    return eir("lists", "build", "-o", snapshot, "--sequence", 1, *options)
+    return eir("lists", "build", "-o", snapshot, "--sequence", 1, *options, *further)
 
 
 def test_lists_of_others_become_a_snapshot(snapshot: Path) -> None:
@@ -119,6 +119,89 @@ def test_an_export_for_dirbs_is_read_as_one_of_its_own(snapshot: Path) -> None:
     again = snapshot.with_name("again.eirs")
     assert build(again, files).code == 0
     assert differences(snapshot, again) == {**NOTHING, "others": ["allocated_tacs"]}
+
+
+TO_OTHERS = {
+    "stolen": f"imei,reporting_date,status\n{lists.STOLEN},,blacklist\n",
+    "barred": f"imei\n{lists.BLACK}\n",
+    "barred-tac": "tac\n35209901\n35209902\n",
+    "golden": f"golden_imei\n{lists.WHITE}\n",
+    "registration": "approved_imei,make,model,status,model_number,brand_name,device_type,radio_interface,device_id\n"
+    f"{lists.WHITE},,,whitelist,,,,,{lists.WHITE}\n",
+    "pairing": f"imei,imsi\n{lists.CLONED},{lists.HOLDER}\n",
+    "gsma-tac": "TAC|Manufacturer|Model_Name|Bands|Allocation_Date|Device_Type|Optional_Fields\n35209900||||||\n",
+}
+
+
+def test_what_dirbs_and_the_gsma_are_read_by_is_written(snapshot: Path) -> None:
+    own = {
+        "devices": f"imei,list,reason\n{lists.WHITE},white,import\n{lists.STOLEN},black,stolen\n"
+        f"{lists.BLACK},black,barred\n{lists.CLONED},black,dup\n{lists.NATIONAL_GREY},grey,barred\n",
+        # Of what begins or ends within a TAC, only the whole TACs are barred.
+        "ranges": "from,to,list,reason\n35209900999999,35209902999999,black,barred\n35209904,35209904,black,dup\n"
+        "35209905000000,35209905999998,black,barred\n35209906,35209906,white,barred\n",
+        "pairs": f"imei,imsi\n{lists.CLONED},{lists.HOLDER}\n",
+        "allocated-tacs": "tac\n35209900\n",
+    }
+    assert build(snapshot, own, "--tac-as-of", "2026-01-01").code == 0
+    written = {kind: export(snapshot, kind, snapshot.with_name(f"{kind}.csv")).read_text() for kind in TO_OTHERS}
+    assert written == TO_OTHERS
+    # A registered device and one that is never blocked are both white here.
+    again, once_more = snapshot.with_name("again.eirs"), snapshot.with_name("once-more.eirs")
+    assert build(again, written, "--tac-as-of", "2026-01-01").code == 0
+    for kind in TO_OTHERS:
+        written[kind] = export(again, kind, snapshot.with_name(f"{kind}.csv")).read_text()
+    assert written == TO_OTHERS
+    assert build(once_more, written, "--tac-as-of", "2026-01-01").code == 0
+    assert differences(again, once_more) == NOTHING
+
+
+def test_a_difference_is_written_as_dirbs_writes_it(snapshot: Path) -> None:
+    other = snapshot.with_name("other.eirs")
+    build(
+        snapshot,
+        {
+            "devices": f"imei,list,reason,until\n{lists.BLACK},black,dup,\n{lists.STOLEN},black,stolen,\n"
+            f"{lists.NATIONAL_GREY},grey,dup,20990501\n{lists.METER},grey,dup,20990501\n{lists.WHITE},grey,dup,20990501\n",
+            "pairs": f"imei,imsi\n{lists.CLONED},{lists.HOLDER}\n",
+        },
+    )
+    build(
+        other,
+        {
+            "devices": f"imei,list,reason,until\n{lists.STOLEN},black,court,\n{lists.NATIONAL_GREY},grey,dup,20990601\n"
+            f"{lists.METER},black,dup,\n{lists.WHITE},white,,\n{lists.NEW},grey,gsma,20990502\n",
+            "pairs": f"imei,imsi\n{lists.CLONED},{lists.SUBSCRIBER}\n",
+        },
+        "--as-of",
+        "2026-05-01T12:00:00",
+    )
+    files = {kind: snapshot.with_name(kind) for kind in ("dirbs-blacklist", "dirbs-notifications", "dirbs-exceptions")}
+    options = [word for kind, path in files.items() for word in (f"--{kind}", path)]
+    assert eir("lists", "diff", snapshot, other, *options).code == 0
+    rows = {kind: path.read_text().splitlines() for kind, path in files.items()}
+    assert rows == {
+        "dirbs-blacklist": [
+            "imei,block_date,reasons,change_type",
+            f"{lists.BLACK},20260501,dup,unblocked",
+            f"{lists.STOLEN},20260501,court,changed",
+            f"{lists.METER},20260501,dup,blocked",
+        ],
+        "dirbs-notifications": [
+            "imei,imsi,msisdn,block_date,reasons,change_type",
+            f"{lists.WHITE},,,20990501,dup,resolved",
+            f"{lists.NATIONAL_GREY},,,20990601,dup,changed",
+            f"{lists.NEW},,,20990502,gsma,new",
+            f"{lists.METER},,,20990501,dup,blacklisted",
+        ],
+        "dirbs-exceptions": [
+            "imei,imsi,msisdn,change_type",
+            f"{lists.CLONED},{lists.HOLDER},,removed",
+            f"{lists.CLONED},{lists.SUBSCRIBER},,added",
+        ],
+    }
+    read = _core.Delta.read(list(files.items()), zone=[(0, 0)], max_bad_share=0.0)
+    assert (read.devices, read.pairs) == (6, 2)
 
 
 def test_a_difference_is_told_and_written_as_a_delta(snapshot: Path) -> None:

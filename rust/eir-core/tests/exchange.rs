@@ -7,8 +7,8 @@ use std::io::Cursor;
 
 use eir_core::imei::{Imei, Imsi};
 use eir_core::lists::{
-    BuildOptions, Comparison, DeltaReader, Deltas, ExportKind, FileKind, List, Snapshot, SnapshotBuilder, Zone,
-    compare, export, write_delta, write_pair_delta,
+    BuildOptions, Comparison, DeltaKind, DeltaReader, Deltas, ExportKind, FileKind, List, Snapshot, SnapshotBuilder,
+    Zone, compare, export, write_delta,
 };
 use proptest::prelude::*;
 
@@ -136,6 +136,35 @@ fn snapshot_of(devices: &Devices, pairs: &Pairs) -> Snapshot {
     built(&[("devices", text), ("pairs", of_pairs)])
 }
 
+/// A file of the delta from one snapshot to another, and its rows.
+fn delta_file(old: &Snapshot, new: &Snapshot, kind: &str) -> (Vec<u8>, u64) {
+    let mut file = Vec::new();
+    let rows = write_delta(old, new, DeltaKind::from_name(kind).unwrap(), &zone(), &mut file).unwrap();
+    (file, rows)
+}
+
+/// What a delta's files bring above a snapshot.
+fn above(files: &[(&str, Vec<u8>)]) -> Deltas {
+    let mut reader = DeltaReader::new(zone(), 0.0);
+    for (kind, file) in files {
+        reader.add(FileKind::of_delta(kind).unwrap(), kind, &file[..]).unwrap();
+    }
+    let delta = reader.finish().unwrap();
+    Deltas::above(1, 1).apply(&delta.devices, &delta.pairs, 2, 2).unwrap()
+}
+
+fn listed(snapshot: &Snapshot, imei: Imei) -> Option<(List, String, Option<u32>)> {
+    let said = snapshot.said(imei, snapshot.imei(imei)?);
+    Some((said.list, said.reason.to_owned(), said.until))
+}
+
+fn listed_above(deltas: &Deltas, snapshot: &Snapshot, imei: Imei) -> Option<(List, String, Option<u32>)> {
+    match deltas.get(imei) {
+        Some(said) => said.map(|entry| (entry.list, entry.reason.to_string(), entry.until)),
+        None => listed(snapshot, imei),
+    }
+}
+
 proptest! {
     #[test]
     fn a_delta_leads_from_the_one_to_the_other(
@@ -143,30 +172,17 @@ proptest! {
         (old_pairs, new_pairs) in (pairs(), pairs()),
     ) {
         let (old, new) = (snapshot_of(&old_devices, &old_pairs), snapshot_of(&new_devices, &new_pairs));
-        let (mut devices, mut pairs) = (Vec::new(), Vec::new());
-        let changed = write_delta(&old, &new, &zone(), &mut devices).unwrap();
-        let pairs_changed = write_pair_delta(&old, &new, &mut pairs).unwrap();
+        let (devices, changed) = delta_file(&old, &new, "devices");
+        let (pairs, pairs_changed) = delta_file(&old, &new, "pairs");
         let found = compare(&old, &new);
         let moved: u64 = found.moved().filter(|(from, to, _)| from != to).map(|(_, _, count)| count).sum();
         prop_assert_eq!(changed, moved + found.changed);
         prop_assert_eq!(pairs_changed, found.pairs_come + found.pairs_gone);
 
-        let mut reader = DeltaReader::new(zone(), 0.0);
-        reader.add(FileKind::of_delta("devices").unwrap(), "devices", &devices[..]).unwrap();
-        reader.add(FileKind::of_delta("pairs").unwrap(), "pairs", &pairs[..]).unwrap();
-        let delta = reader.finish().unwrap();
-        let above = Deltas::above(1, 1).apply(&delta.devices, &delta.pairs, 2, 2).unwrap();
+        let above = above(&[("devices", devices), ("pairs", pairs)]);
         for &key in old_devices.keys().chain(new_devices.keys()) {
             let imei = Imei::from_number(key).unwrap();
-            let listed = |snapshot: &Snapshot| {
-                let said = snapshot.said(imei, snapshot.imei(imei)?);
-                Some((said.list, said.reason.to_owned(), said.until))
-            };
-            let now = match above.get(imei) {
-                Some(said) => said.map(|entry| (entry.list, entry.reason.to_string(), entry.until)),
-                None => listed(&old),
-            };
-            prop_assert_eq!(now, listed(&new));
+            prop_assert_eq!(listed_above(&above, &old, imei), listed(&new, imei));
         }
         for (device, subscriber) in (0..10).flat_map(|device| (0..5).map(move |subscriber| (device, subscriber))) {
             let imei = Imei::from_number(35_209_900_000_001 + device).unwrap();
@@ -179,5 +195,26 @@ proptest! {
         let same = compare(&new, &again);
         prop_assert!(same.moved().all(|(from, to, _)| from == to));
         prop_assert_eq!((same.changed, same.pairs_come, same.pairs_gone), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_delta_of_dirbs_leads_to_what_dirbs_says(
+        (old_devices, new_devices) in (devices(), devices()),
+        (old_pairs, new_pairs) in (pairs(), pairs()),
+    ) {
+        let (old, new) = (snapshot_of(&old_devices, &old_pairs), snapshot_of(&new_devices, &new_pairs));
+        let files = ["dirbs-blacklist", "dirbs-notifications", "dirbs-exceptions"]
+            .map(|kind| (kind, delta_file(&old, &new, kind).0));
+        let above = above(&files);
+        // DIRBS says whom it blocks and will block; of those it has let go, nothing more.
+        let of_dirbs = |listed: &(List, String, Option<u32>)| listed.0 == List::Black || listed.2.is_some();
+        for &key in old_devices.keys().chain(new_devices.keys()) {
+            let imei = Imei::from_number(key).unwrap();
+            let now = listed_above(&above, &old, imei);
+            prop_assert_eq!(now.filter(of_dirbs), listed(&new, imei).filter(of_dirbs));
+        }
+        for (imei, imsi) in old.pairs().chain(new.pairs()) {
+            prop_assert_eq!(above.paired(imei, imsi).unwrap_or(old.paired(imei, imsi)), new.paired(imei, imsi));
+        }
     }
 }

@@ -22,6 +22,14 @@ pub struct Said<'a> {
     pub until: Option<UnixTime>,
 }
 
+impl<'a> Said<'a> {
+    /// When and why DIRBS will block it, where it will.
+    fn told(self) -> Option<(UnixTime, &'a str)> {
+        let until = self.until.filter(|_| self.list == List::Grey)?;
+        Some((until, self.reason))
+    }
+}
+
 /// How many differ.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Comparison {
@@ -84,21 +92,97 @@ pub fn compare(old: &Snapshot, new: &Snapshot) -> Comparison {
     found
 }
 
-/// Write the delta's file of devices that leads from one snapshot to another; gives the rows. Days are those of `zone`.
+/// A file of a delta.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeltaKind {
+    /// Devices whose listing is another, or none any more.
+    Devices,
+    /// Pairs that come and go.
+    Pairs,
+    /// Devices that come to the black list or leave it, or are there for another reason, as DIRBS gives them out.
+    DirbsBlacklist,
+    /// The same of grey devices with a deadline.
+    DirbsNotifications,
+    /// Pairs that come and go, as DIRBS gives them out.
+    DirbsExceptions,
+}
+
+const DELTA_KINDS: [(&str, DeltaKind); 5] = [
+    ("devices", DeltaKind::Devices),
+    ("pairs", DeltaKind::Pairs),
+    ("dirbs-blacklist", DeltaKind::DirbsBlacklist),
+    ("dirbs-notifications", DeltaKind::DirbsNotifications),
+    ("dirbs-exceptions", DeltaKind::DirbsExceptions),
+];
+
+impl DeltaKind {
+    /// The kind by the name that people give it.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        DELTA_KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
+    }
+
+    fn header(self) -> &'static str {
+        match self {
+            Self::Devices => "change_type,imei,list,reason,until\n",
+            Self::Pairs => "change_type,imei,imsi\n",
+            Self::DirbsBlacklist => "imei,block_date,reasons,change_type\n",
+            Self::DirbsNotifications => "imei,imsi,msisdn,block_date,reasons,change_type\n",
+            Self::DirbsExceptions => "imei,imsi,msisdn,change_type\n",
+        }
+    }
+}
+
+/// Write a file of the delta that leads from one snapshot to another; gives the rows. Days are those of `zone`.
 ///
 /// # Errors
 /// Those of `out`, which must be thrown away then.
-pub fn write_delta(old: &Snapshot, new: &Snapshot, zone: &Zone, out: &mut dyn Write) -> io::Result<u64> {
-    out.write_all(b"change_type,imei,list,reason,until\n")?;
+pub fn write_delta(
+    old: &Snapshot,
+    new: &Snapshot,
+    kind: DeltaKind,
+    zone: &Zone,
+    out: &mut dyn Write,
+) -> io::Result<u64> {
+    out.write_all(kind.header().as_bytes())?;
+    if matches!(kind, DeltaKind::Pairs | DeltaKind::DirbsExceptions) {
+        return write_pairs(old, new, kind, out);
+    }
+    let day = |until| zone.last_day(until).date();
+    // A snapshot does not say since when a device is black.
+    let as_of = day(new.header().created_at.saturating_add(1));
     let mut rows = 0;
     walk(old, new, |imei, before, after| {
-        match after {
+        match kind {
             _ if before == after => return Ok(()),
-            None => writeln!(out, "remove,{imei},,,")?,
-            Some(Said { list, reason, until }) => {
-                let until = until.map(|until| zone.last_day(until).date()).unwrap_or_default();
-                writeln!(out, "set,{imei},{list},{reason},{until}")?;
+            DeltaKind::DirbsBlacklist => {
+                let black = |said: &Said<'_>| said.list == List::Black;
+                let (change, reason) = match (before.filter(black), after.filter(black)) {
+                    (None, Some(after)) => ("blocked", after.reason),
+                    (Some(_), Some(after)) => ("changed", after.reason),
+                    (Some(before), None) => ("unblocked", before.reason),
+                    (None, None) => return Ok(()),
+                };
+                writeln!(out, "{imei},{as_of},{reason},{change}")?;
             }
+            DeltaKind::DirbsNotifications => {
+                let ((until, reason), change) = match (before.and_then(Said::told), after.and_then(Said::told)) {
+                    (None, Some(after)) => (after, "new"),
+                    (Some(before), Some(after)) if before != after => (after, "changed"),
+                    (Some(before), None) if after.is_some_and(|said| said.list == List::Black) => {
+                        (before, "blacklisted")
+                    }
+                    (Some(before), None) => (before, "resolved"),
+                    _ => return Ok(()),
+                };
+                writeln!(out, "{imei},,,{},{reason},{change}", day(until))?;
+            }
+            _ => match after {
+                None => writeln!(out, "remove,{imei},,,")?,
+                Some(Said { list, reason, until }) => {
+                    writeln!(out, "set,{imei},{list},{reason},{}", until.map(day).unwrap_or_default())?;
+                }
+            },
         }
         rows += 1;
         Ok(())
@@ -106,16 +190,16 @@ pub fn write_delta(old: &Snapshot, new: &Snapshot, zone: &Zone, out: &mut dyn Wr
     Ok(rows)
 }
 
-/// Write the delta's file of pairs that leads from one snapshot to another; gives the rows.
-///
-/// # Errors
-/// Those of `out`, which must be thrown away then.
-pub fn write_pair_delta(old: &Snapshot, new: &Snapshot, out: &mut dyn Write) -> io::Result<u64> {
-    out.write_all(b"change_type,imei,imsi\n")?;
+fn write_pairs(old: &Snapshot, new: &Snapshot, kind: DeltaKind, out: &mut dyn Write) -> io::Result<u64> {
     let mut rows = 0;
-    for (change, from, to) in [("remove", old, new), ("set", new, old)] {
+    for (gone, from, to) in [(true, old, new), (false, new, old)] {
         for (imei, imsi) in from.pairs().filter(|(imei, imsi)| !to.paired(*imei, *imsi)) {
-            writeln!(out, "{change},{imei},{}", imsi.digits())?;
+            let imsi = imsi.digits();
+            if kind == DeltaKind::Pairs {
+                writeln!(out, "{},{imei},{imsi}", if gone { "remove" } else { "set" })?;
+            } else {
+                writeln!(out, "{imei},{imsi},,{}", if gone { "removed" } else { "added" })?;
+            }
             rows += 1;
         }
     }

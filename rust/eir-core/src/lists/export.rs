@@ -5,8 +5,10 @@
 
 use std::io::{self, Write};
 
+use super::foreign::{BARRED, STOLEN};
 use super::zone::Zone;
 use super::{List, Snapshot};
+use crate::imei::SNRS_PER_TAC;
 
 /// What is written of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +33,23 @@ pub enum ExportKind {
     DirbsExceptions,
     /// Grey devices with a deadline as DIRBS gives them out.
     DirbsNotifications,
+    /// Black devices that are stolen, as DIRBS is given them.
+    Stolen,
+    /// Black devices that are barred, as DIRBS is given them.
+    Barred,
+    /// TACs whose devices are all barred, as DIRBS is given them.
+    BarredTacs,
+    /// White devices, as DIRBS is given those that are never blocked.
+    Golden,
+    /// White devices, as DIRBS is given those that are registered.
+    Registration,
+    /// Pairs as DIRBS is given them.
+    Pairing,
+    /// Allocated TACs as the GSMA gives them out.
+    GsmaTacs,
 }
 
-const KINDS: [(&str, ExportKind); 12] = [
+const KINDS: [(&str, ExportKind); 19] = [
     ("devices", ExportKind::Devices),
     ("ranges", ExportKind::Ranges),
     ("allocated-tacs", ExportKind::AllocatedTacs),
@@ -46,6 +62,13 @@ const KINDS: [(&str, ExportKind); 12] = [
     ("dirbs-blacklist", ExportKind::DirbsBlacklist),
     ("dirbs-exceptions", ExportKind::DirbsExceptions),
     ("dirbs-notifications", ExportKind::DirbsNotifications),
+    ("stolen", ExportKind::Stolen),
+    ("barred", ExportKind::Barred),
+    ("barred-tac", ExportKind::BarredTacs),
+    ("golden", ExportKind::Golden),
+    ("registration", ExportKind::Registration),
+    ("pairing", ExportKind::Pairing),
+    ("gsma-tac", ExportKind::GsmaTacs),
 ];
 
 impl ExportKind {
@@ -59,13 +82,20 @@ impl ExportKind {
         match self {
             Self::Devices => "imei,list,reason,until\n",
             Self::Ranges => "from,to,list,reason\n",
-            Self::AllocatedTacs | Self::ExemptTacs => "tac\n",
+            Self::AllocatedTacs | Self::ExemptTacs | Self::BarredTacs => "tac\n",
             Self::ExemptImsis => "imsi_from,imsi_to\n",
-            Self::Pairs => "imei,imsi\n",
+            Self::Pairs | Self::Pairing => "imei,imsi\n",
             Self::Plain(_) => "",
             Self::DirbsBlacklist => "imei,block_date,reasons\n",
             Self::DirbsExceptions => "imei,imsi,msisdn\n",
             Self::DirbsNotifications => "imei,imsi,msisdn,block_date,reasons\n",
+            Self::Stolen => "imei,reporting_date,status\n",
+            Self::Barred => "imei\n",
+            Self::Golden => "golden_imei\n",
+            Self::Registration => {
+                "approved_imei,make,model,status,model_number,brand_name,device_type,radio_interface,device_id\n"
+            }
+            Self::GsmaTacs => "TAC|Manufacturer|Model_Name|Bands|Allocation_Date|Device_Type|Optional_Fields\n",
         }
     }
 }
@@ -85,11 +115,24 @@ pub fn export(snapshot: &Snapshot, kind: ExportKind, zone: &Zone, out: &mut dyn 
                 rows += 1;
             }
         }
-        ExportKind::AllocatedTacs | ExportKind::ExemptTacs => {
-            let allocated = kind == ExportKind::AllocatedTacs;
-            for tac in if allocated { snapshot.allocated_tacs() } else { snapshot.exempt_tacs() } {
-                writeln!(out, "{tac:08}")?;
+        ExportKind::AllocatedTacs | ExportKind::GsmaTacs | ExportKind::ExemptTacs => {
+            let exempt = kind == ExportKind::ExemptTacs;
+            let end = if kind == ExportKind::GsmaTacs { "||||||" } else { "" };
+            for tac in if exempt { snapshot.exempt_tacs() } else { snapshot.allocated_tacs() } {
+                writeln!(out, "{tac:08}{end}")?;
                 rows += 1;
+            }
+        }
+        ExportKind::BarredTacs => {
+            let barred = |tag| {
+                let info = snapshot.tag_info(tag);
+                info.list == List::Black && info.reason == BARRED
+            };
+            for (from, to, _) in snapshot.ranges().filter(|(_, _, tag)| barred(*tag)) {
+                for tac in from.div_ceil(SNRS_PER_TAC)..(to + 1) / SNRS_PER_TAC {
+                    writeln!(out, "{tac:08}")?;
+                    rows += 1;
+                }
             }
         }
         ExportKind::ExemptImsis => {
@@ -98,8 +141,8 @@ pub fn export(snapshot: &Snapshot, kind: ExportKind, zone: &Zone, out: &mut dyn 
                 rows += 1;
             }
         }
-        ExportKind::Pairs | ExportKind::DirbsExceptions => {
-            let end = if kind == ExportKind::Pairs { "" } else { "," };
+        ExportKind::Pairs | ExportKind::Pairing | ExportKind::DirbsExceptions => {
+            let end = if kind == ExportKind::DirbsExceptions { "," } else { "" };
             for (imei, imsi) in snapshot.pairs() {
                 writeln!(out, "{imei},{}{end}", imsi.digits())?;
                 rows += 1;
@@ -120,6 +163,14 @@ pub fn export(snapshot: &Snapshot, kind: ExportKind, zone: &Zone, out: &mut dyn 
                         Some(until) => writeln!(out, "{imei},,,{until},{reason}")?,
                         None => continue,
                     },
+                    ExportKind::Stolen if list == List::Black && reason == STOLEN => {
+                        writeln!(out, "{imei},,blacklist")?
+                    }
+                    ExportKind::Barred if list == List::Black && reason == BARRED => writeln!(out, "{imei}")?,
+                    ExportKind::Golden if list == List::White => writeln!(out, "{imei}")?,
+                    ExportKind::Registration if list == List::White => {
+                        writeln!(out, "{imei},,,whitelist,,,,,{imei}")?;
+                    }
                     _ => continue,
                 }
                 rows += 1;

@@ -21,9 +21,9 @@ enum Turn {
 }
 
 /// The reason of devices that are stolen, as the profiles know it.
-const STOLEN: Cow<'static, str> = Cow::Borrowed("stolen");
+pub(super) const STOLEN: &str = "stolen";
 /// The reason of devices that are barred.
-const BARRED: Cow<'static, str> = Cow::Borrowed("barred");
+pub(super) const BARRED: &str = "barred";
 
 /// What a row of a foreign kind says; `None` for one that is left out. Its fields are those of [`FileKind::columns`].
 pub(super) fn row<'r>(parser: &mut Parser, kind: FileKind, fields: [&'r [u8]; 5]) -> Result<Option<Row<'r>>, WrongRow> {
@@ -34,14 +34,14 @@ pub(super) fn row<'r>(parser: &mut Parser, kind: FileKind, fields: [&'r [u8]; 5]
         FileKind::PlainWhite => device(imei(parser, first)?, List::White, none),
         FileKind::PlainBlack => device(imei(parser, first)?, List::Black, none),
         FileKind::Golden => device(imei(parser, first)?, List::White, none),
-        FileKind::Barred => device(imei(parser, first)?, List::Black, BARRED),
+        FileKind::Barred => device(imei(parser, first)?, List::Black, Cow::Borrowed(BARRED)),
         FileKind::SeenBefore(day) => {
             let (imei, seen) = (imei(parser, first)?, parse_day(second).ok_or(WrongRow::FirstSeen)?);
             if seen < day { device(imei, List::White, none) } else { Ok(None) }
         }
         FileKind::Stolen => {
             let imei = imei(parser, first)?;
-            if is_or_empty(third, b"blacklist") { device(imei, List::Black, STOLEN) } else { Ok(None) }
+            if is_or_empty(third, b"blacklist") { device(imei, List::Black, Cow::Borrowed(STOLEN)) } else { Ok(None) }
         }
         FileKind::Registration => {
             let imei = imei(parser, first)?;
@@ -50,7 +50,12 @@ pub(super) fn row<'r>(parser: &mut Parser, kind: FileKind, fields: [&'r [u8]; 5]
         FileKind::GsmaTacs => tac(first).map(|tac| Some(Row::Tac(tac))).ok_or(WrongRow::Tac),
         FileKind::BarredTacs => {
             let from = u64::from(tac(first).ok_or(WrongRow::Tac)?) * SNRS_PER_TAC;
-            Ok(Some(Row::Range { from, to: from + (SNRS_PER_TAC - 1), list: List::Black, reason: BARRED }))
+            Ok(Some(Row::Range {
+                from,
+                to: from + (SNRS_PER_TAC - 1),
+                list: List::Black,
+                reason: Cow::Borrowed(BARRED),
+            }))
         }
         FileKind::Pairing | FileKind::DirbsExceptions => {
             let (imei, imsi) = (imei(parser, first)?, imsi(second)?);

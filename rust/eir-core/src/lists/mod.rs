@@ -31,7 +31,7 @@ mod zone;
 use std::fmt;
 
 pub use builder::{BuildOptions, SnapshotBuilder};
-pub use compare::{Comparison, Said, compare, write_delta, write_pair_delta};
+pub use compare::{Comparison, DeltaKind, Said, compare, write_delta};
 pub use delta::{Delta, DeltaReader};
 pub use deltas::{Change, Deltas, Entry, TooMany};
 pub use export::{ExportKind, export};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use eir_core::lists::{self, ExportKind, List, Zone};
+use eir_core::lists::{self, DeltaKind, ExportKind, List, Zone};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -59,19 +59,8 @@ pub(super) fn write_delta(
     zone: Vec<(i64, i32)>,
 ) -> PyResult<u64> {
     let zone = zone_of(zone)?;
-    let of_devices = match kind {
-        "devices" => true,
-        "pairs" => false,
-        _ => return Err(PyValueError::new_err(format!("{kind:?} is no kind of file of a delta that is written"))),
-    };
-    let written = py.detach(|| {
-        list_file::write(&path, |out| {
-            if of_devices {
-                lists::write_delta(&old.0, &new.0, &zone, out)
-            } else {
-                lists::write_pair_delta(&old.0, &new.0, out)
-            }
-        })
-    });
+    let kind = DeltaKind::from_name(kind)
+        .ok_or_else(|| PyValueError::new_err(format!("{kind:?} is no kind of file of a delta that is written")))?;
+    let written = py.detach(|| list_file::write(&path, |out| lists::write_delta(&old.0, &new.0, kind, &zone, out)));
     written.map_err(|error| PyOSError::new_err(format!("{}: {error}", path.display())))
 }
