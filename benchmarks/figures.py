@@ -126,5 +126,5 @@ ALL = (
     *timers.main_figures(),
     messages,
 )
-LONG = (build_100m, encoding.long)
+LONG = (build_100m, encoding.billion)
 """What takes minutes, and gigabytes of disk: `make bench-long`."""

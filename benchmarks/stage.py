@@ -66,6 +66,13 @@ def native(program: str, *arguments: object, cpu: int | None = None) -> dict[str
     return result
 
 
+def forget(path: Path) -> None:
+    """Takes a file out of the memory in which the system keeps what was read or written."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def free_port() -> int:
     """A port of loopback that nobody listens on."""
     with socket.socket() as probe:
@@ -99,14 +106,18 @@ class Stage:
         self.listed = self.sample.read_text().split("\n", 1)[0]
         self.eca_octets = 0
 
-    def configure(self, name: str, settings: str = "", diameter: str = "") -> tuple[Path, int]:
+    def configure(
+        self, name: str, settings: str = "", diameter: str = "", snapshot: Path | None = None
+    ) -> tuple[Path, int]:
         """A fresh node's directory and configuration, with more `settings`; gives its path and the port.
+
+        The lists are those of the stage, or those of another `snapshot`.
 
         Settings that come before a section's head belong to `[node]`, those of `diameter` to `[diameter]`.
         """
         home = self.directory / name
         home.mkdir()
-        (home / "lists.eirs").symlink_to(self.snapshot)
+        (home / "lists.eirs").symlink_to(snapshot or self.snapshot)
         for name in ("countries", "sms"):
             (home / name).symlink_to(ROOT / "config" / name)
         port = free_port()
@@ -139,13 +150,13 @@ class Stage:
             assert "ready" in ready
             yield int(ready.split("diameter=127.0.0.1:")[1].split()[0])
 
-    def start_ms(self, config: Path) -> float:
-        """Milliseconds from the start of a node's process to its first answer."""
+    def start_ms(self, config: Path, listed: str | None = None) -> float:
+        """Milliseconds from the start of a node's process to its first answer, about a `listed` device."""
         port = int(config.read_text().split("127.0.0.1:")[1].split('"')[0])
         command = [str(PYTHON), str(PYTHON.parent / "eir"), "serve", "-c", str(config)]
         begin = time.perf_counter()
         with running(command, stdout=subprocess.DEVNULL):
-            first_answer(port, self.listed, 60)
+            first_answer(port, listed or self.listed, 60)
             return (time.perf_counter() - begin) * 1000
 
     @contextmanager

@@ -144,9 +144,11 @@ class Stats(TypedDict):
     in_use_dropped: int
     in_use_bytes: int
 
-class BuildReport(TypedDict):
-    """What a build did; `first_wrong_rows` is (file, line, reason). `not_decimal` rows are no wrong ones: files of
-    DIRBS have IMEIs as networks record them; `left_out` are right ones that say nothing of the lists."""
+class RowsReport(TypedDict):
+    """What was read of list files; `first_wrong_rows` is (file, line, reason).
+
+    `not_decimal` rows are no wrong ones: files of DIRBS have IMEIs as networks record them; `left_out` are right ones
+    that say nothing of the lists."""
 
     rows: int
     wrong_rows: int
@@ -154,6 +156,10 @@ class BuildReport(TypedDict):
     not_decimal: int
     left_out: int
     check_digit_mismatches: int
+
+class BuildReport(RowsReport):
+    """What a build did."""
+
     duplicates: int
     contradictions: int
     first_contradictions: list[str]
@@ -255,9 +261,15 @@ class Delta:
     """What a delta changes."""
 
     @staticmethod
-    def read(files: list[tuple[str, StrPath]], *, zone: Sequence[tuple[int, int]], max_bad_share: float) -> Delta:
+    def read(
+        files: list[tuple[str, StrPath]],
+        *,
+        zone: Sequence[tuple[int, int]],
+        max_bad_share: float,
+        max_rows: int = ...,
+    ) -> Delta:
         """Reads the files of a delta, each with its kind, one of `eir.lists.package.DELTA_KINDS`. Raises OSError, and
-        BuildError where one is refused or two things are said of one device."""
+        BuildError where one is refused, all have more rows than `max_rows`, or two things are said of one device."""
 
     @property
     def devices(self) -> int:
@@ -268,9 +280,8 @@ class Delta:
         """How many pairs it speaks of."""
 
     @property
-    def rows(self) -> int: ...
-    @property
-    def wrong_rows(self) -> int: ...
+    def report(self) -> RowsReport:
+        """What was read."""
 
 @final
 class Node:

@@ -25,6 +25,7 @@ from eir.lists import manifest as manifests
 from eir.lists.apply import ListRules, NationalLists
 from eir.lists.guard import Limits
 from eir.lists.package import ListFile, Manifest, Outcome, Package, PackageKind, Result
+from eir.lists.pieces import pieces
 from eir.lists.report_pairs import PairReporter
 from eir.lists.reports import Reporter
 from eir.lists.source_settings import HttpSettings, MqttSettings
@@ -463,7 +464,7 @@ def _stage(files: Sequence[tuple[str, Path]], staged: Path) -> list[ListFile]:
         if not path.is_file():
             raise ValueError(f"{path} is no file")
         with path.open("rb") as source, (staged / name).open("wb") as target:
-            while part := source.read(1 << 20):
+            for part in pieces(source):
                 digest.update(part)
                 octets += len(part)
                 target.write(part)

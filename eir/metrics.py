@@ -239,6 +239,14 @@ def _packages(state: ListsState) -> Iterator[Metric]:
     for (source, kind, result), count in list(state.outcomes.items()):
         packages.add_metric((source, kind, result), count)
     yield packages
+    rows = CounterMetricFamily(
+        "eir_lists_rows",
+        "Rows of packages that were read: all of them, and by what is to be said of some",
+        labels=("what",),
+    )
+    for what, count in list(state.rows.items()):
+        rows.add_metric((what.replace("_", "-"),), count)
+    yield rows
     yield GaugeMetricFamily("eir_lists_held", "1 where nothing that comes by itself is taken", int(state.held))
     damaged = int(bool(state.damage))
     yield GaugeMetricFamily("eir_lists_damaged", "1 where lists on the disk were found damaged", damaged)

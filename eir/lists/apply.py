@@ -16,7 +16,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -26,18 +26,26 @@ from eir.lists import manifest as manifests
 from eir.lists.guard import Limits, Prospect, objections
 from eir.lists.manifest import ManifestError, TrustedKey
 from eir.lists.package import Manifest, Outcome, Package, PackageKind, Result
+from eir.lists.pieces import pieces
 from eir.lists.versions import MANIFEST, SIGNATURE, SNAPSHOT, InForce, Refused, Versions
 from eir.lists.zone import transitions
 from eir.log import Log
 
 _LISTS: Final = ("white", "black", "grey")
-_HASHED_AT_ONCE: Final = 1 << 20
 _SCRUBBED_AT_ONCE: Final = 1 << 20
 _SCRUBBED_AT_START: Final = 64 << 20
 """Octets of a snapshot that are read before it answers, where it was checked before: some ten milliseconds."""
 _SOON: Final = 0.005
 """Seconds between two pieces of the scrub that follows a start, which reads what was not read then."""
 _APPROVED: Final = "approved"
+_TOLD: Final[Mapping[str, str]] = {
+    "wrong_rows": "wrong",
+    "check_digit_mismatches": "with another check digit",
+    "not_decimal": "with signs in the IMEI that are no digits",
+    "left_out": "that say nothing of the lists",
+}
+_WRONG_TOLD: Final = 3
+"""Wrong rows that are told of one by one."""
 
 log = Log(__name__)
 
@@ -71,6 +79,8 @@ class ListsState:
     """Nothing that comes by itself is taken."""
     scrubbed_at: int = 0
     """When the snapshot in force was last found sound as a whole."""
+    rows: Counter[str] = field(default_factory=Counter)
+    """Rows of the packages that were read, all and by what is to be said of some: the names of `_TOLD`."""
 
 
 class _Refusal(Exception):
@@ -145,7 +155,8 @@ class NationalLists:
 
         It is one to go back to where its file can have another name here: on the same disk."""
         sequence = snapshot.info["sequence"]
-        deltas, counts = self._chain(sequence, None)
+        state = self._versions.in_force() if self.state.held else None
+        deltas, counts = self._chain(sequence, state.until if state is not None else None)
         self._set(snapshot, deltas)
         try:
             self._versions.adopt(path, sequence)
@@ -306,7 +317,7 @@ class NationalLists:
                 raise _Refusal(f"{entry.name} is not there")
             digest, octets = hashlib.sha256(), 0
             with path.open("rb") as file:
-                while part := file.read(_HASHED_AT_ONCE):
+                for part in pieces(file):
                     digest.update(part)
                     octets += len(part)
             if octets != entry.octets:
@@ -320,13 +331,18 @@ class NationalLists:
         rules = self._rules()
         files = [(entry.kind, package.directory / entry.name) for entry in package.manifest.files]
         # How many may be wrong is for the guard to say.
-        delta = _core.Delta.read(list(files), zone=transitions(rules.zone), max_bad_share=1.0)
-        _check_rows(package, delta.rows)
+        zone = transitions(rules.zone)
+        if package.signature:
+            delta = _core.Delta.read(list(files), zone=zone, max_bad_share=1.0, max_rows=_rows(package))
+        else:
+            delta = _core.Delta.read(list(files), zone=zone, max_bad_share=1.0)
+        _check_rows(package, delta.report["rows"])
         return delta
 
     def _take_delta(self, package: Package, source: str, approved: bool, dry_run: bool) -> str:
         manifest = package.manifest
         delta = self._read_delta(package)
+        report = delta.report
         forecast = self._node.foresee_delta(delta, int(self._clock()))
         before = dict(self._counts)
         counted = {
@@ -334,14 +350,17 @@ class NationalLists:
         }
         after = {**counted, **{name: count for name, count in manifest.counts.items() if name in _LISTS}}
         turned_black, ahead = forecast["turned_black"], manifest.as_of - int(self._clock())
-        prospect = Prospect(before, counted, delta.rows, delta.wrong_rows, turned_black, ahead)
-        told = f"{delta.devices} devices and {delta.pairs} pairs change; {_in_use(forecast)}"
-        self._guard(prospect, approved, dry_run, told)
+        prospect = Prospect(before, counted, report["rows"], report["wrong_rows"], turned_black, ahead)
+        told = f"{delta.devices} devices and {delta.pairs} pairs change; {_in_use(forecast)}{self._note_rows(report)}"
+        self._guard(prospect, approved, told)
         if dry_run:
             return told
         place = self._versions.delta(manifest.sequence)
-        self._versions.keep(self._copied(package), place)
         state = self._versions.in_force()
+        if state is not None and state.until is not None:
+            # What somebody went back from is another branch; a start would follow it past this delta.
+            self._discard_deltas(state.until)
+        self._versions.keep(self._copied(package), place)
         try:
             if state is not None and state.until is not None:
                 self._versions.set_in_force(InForce(state.snapshot, manifest.sequence, state.held))
@@ -367,12 +386,15 @@ class NationalLists:
             before = dict(self._counts) if self.sequence is not None else None
             turned_black, ahead = forecast["turned_black"], manifest.as_of - int(self._clock())
             prospect = Prospect(before, after, report["rows"], report["wrong_rows"], turned_black, ahead)
-            told = f"{', '.join(f'{after[name]} {name}' for name in _LISTS)}; {_in_use(forecast)}"
-            self._guard(prospect, approved, dry_run, told)
+            listed = ", ".join(f"{after[name]} {name}" for name in _LISTS)
+            told = f"{listed}; {_in_use(forecast)}{self._note_rows(report)}"
+            self._guard(prospect, approved, told)
             if dry_run:
                 return told
             (building / MANIFEST).write_bytes(package.manifest_bytes)
             (building / SIGNATURE).write_bytes(package.signature)
+            # None follow it, unless somebody went back before them: then they are another branch.
+            self._discard_deltas(manifest.sequence)
             place = self._versions.snapshot(manifest.sequence)
             self._versions.keep(building, place)
         finally:
@@ -406,10 +428,20 @@ class NationalLists:
 
     # After both.
 
-    def _guard(self, prospect: Prospect, approved: bool, dry_run: bool, told: str) -> None:
+    def _guard(self, prospect: Prospect, approved: bool, told: str) -> None:
         reasons = objections(prospect, self._rules().limits)
         if reasons and not approved:
-            raise _Refusal(*reasons, *([told] if dry_run else []), soft=True)
+            raise _Refusal(*reasons, told, soft=True)
+
+    def _note_rows(self, report: _core.RowsReport) -> str:
+        """Counts what was read, and says what is to be said of it; nothing where all rows are right."""
+        counts: Mapping[str, Any] = report
+        self.state.rows["rows"] += report["rows"]
+        for name in _TOLD:
+            self.state.rows[name] += counts[name]
+        told = [f"{counts[name]} rows {what}" for name, what in _TOLD.items() if counts[name]]
+        first = [f"{Path(file).name}:{line}: {why}" for file, line, why in report["first_wrong_rows"][:_WRONG_TOLD]]
+        return "".join(f"; {part}" for part in [*told, *first])
 
     def _done(self, manifest: Manifest, source: str, approved: bool, told: str) -> None:
         self._changed()
@@ -505,14 +537,17 @@ class NationalLists:
         state = self._versions.in_force()
         if state is not None and state.until is not None:
             # They come again, from where they came, if they still hold.
-            for sequence in self._versions.deltas():
-                if sequence > state.until:
-                    self._versions.discard(self._versions.delta(sequence))
+            self._discard_deltas(state.until)
         if state is not None:
             self._versions.set_in_force(InForce(state.snapshot))
         self.state.held = False
         self._note("follow", self.sequence or 0, agent)
         return "what comes is taken again"
+
+    def _discard_deltas(self, above: int) -> None:
+        for sequence in self._versions.deltas():
+            if sequence > above:
+                self._versions.discard(self._versions.delta(sequence))
 
     def history(self) -> list[dict[str, Any]]:
         """What was done, the oldest first. Raises OSError."""
@@ -571,8 +606,12 @@ def _counts_of(snapshot: _core.Snapshot) -> dict[str, int]:
     return {"white": counts["white"], "black": counts["black"], "grey": counts["grey"]}
 
 
+def _rows(package: Package) -> int:
+    return sum(entry.rows for entry in package.manifest.files)
+
+
 def _check_rows(package: Package, found: int) -> None:
-    expected = sum(entry.rows for entry in package.manifest.files)
+    expected = _rows(package)
     # Nobody has counted what a person brings.
     if package.signature and found != expected:
         raise _Refusal(f"{found} rows, and {expected} by the manifest")

@@ -23,13 +23,13 @@ from typing import Final
 from eir.lists import manifest as manifests
 from eir.lists.manifest import MAX_MANIFEST, SIGNATURE_OCTETS, ManifestError
 from eir.lists.package import Manifest, Outcome, Package, Receiver, Result
+from eir.lists.pieces import pieces
 from eir.lists.versions import MANIFEST, SIGNATURE
 from eir.log import Log
 
 SOURCE: Final = "directory"
 _REFUSED: Final = ".refused"
 _REASON: Final = "reason.txt"
-_AT_ONCE: Final = 1 << 20
 _LEFT_ALONE: Final = (Result.GAP, Result.HELD)
 _MOST: Final = 10_000
 """Entries of the directory that are looked at: more is somebody's mistake."""
@@ -156,10 +156,8 @@ class DirectorySource:
                     raise _IncompleteError
                 with (staged / entry.name).open("wb") as target:
                     # One octet more tells that it is too long; the rest is of no interest.
-                    left = entry.octets + 1
-                    while left and (part := source.read(min(left, _AT_ONCE))):
+                    for part in pieces(source, entry.octets + 1):
                         target.write(part)
-                        left -= len(part)
         return Package(found.manifest, found.octets, found.signature, staged)
 
     # What becomes of it.

@@ -29,12 +29,14 @@ from msgspec import Meta
 from eir.lists import manifest as manifests
 from eir.lists.manifest import MAX_MANIFEST, SIGNATURE_OCTETS, ManifestError
 from eir.lists.package import ListFile, Manifest, Outcome, Package, PackageKind, Receiver, Result
+from eir.lists.pieces import PIECE, pieces
 from eir.lists.source_settings import HttpSettings
 from eir.log import Log
 
 SOURCE: Final = "http"
 _LONGEST_CURRENT: Final = 4096
-_PIECE: Final = 1 << 20
+_WAITING: Final = 1 << 20
+"""Octets that wait for the disk: what has come stays where the connection ends."""
 _TRIES: Final = 5
 """Attempts in a row at a file that bring next to nothing, after which the look ends."""
 _PROGRESS: Final = 1 << 16
@@ -86,7 +88,7 @@ class _Partial:
             self.file.truncate(0)
         self.octets, self.digest = 0, hashlib.sha256()
         self.file.seek(0)
-        while part := self.file.read(_PIECE):
+        for part in pieces(self.file):
             self.digest.update(part)
             self.octets += len(part)
 
@@ -94,7 +96,7 @@ class _Partial:
         """Adds to its end; where the disk is full, as much as it takes."""
         left = memoryview(part)
         while left:
-            written = self.file.write(left)
+            written = self.file.write(left[:PIECE])
             self.digest.update(left[:written])
             self.octets += written
             left = left[written:]
@@ -346,11 +348,11 @@ class HttpSource:
                         waiting.clear()
                         target.begin_anew()
                         raise _FetchError(f"{file.name}: longer than its manifest says")
-                    if len(waiting) >= _PIECE:
+                    if len(waiting) >= _WAITING:
                         await asyncio.to_thread(target.put, bytes(waiting))
                         waiting.clear()
             finally:
-                # At most a piece: no wait that a cancellation could come into.
+                # Not much: no wait that a cancellation could come into.
                 target.put(bytes(waiting))
 
     # Small answers.

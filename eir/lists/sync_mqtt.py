@@ -26,6 +26,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from eir.lists import manifest as manifests
 from eir.lists.manifest import ManifestError
 from eir.lists.package import Package, Receiver, Result
+from eir.lists.pieces import write
 from eir.lists.source_settings import MqttSettings
 from eir.log import Log
 
@@ -214,7 +215,7 @@ class MqttSource:
                 for entry in manifest.files:
                     if entry.name not in files:
                         raise ManifestError(f"{entry.name} is not in the message")
-                    (staged / entry.name).write_bytes(files[entry.name])
+                    write(staged / entry.name, files[entry.name])
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)
             raise

@@ -32,6 +32,7 @@ WORLDLY = {
     "eir/in_use.py",
     "eir/lists/apply.py",
     "eir/lists/build.py",
+    "eir/lists/pieces.py",
     "eir/lists/report_pairs.py",
     "eir/lists/reports.py",
     "eir/lists/source_settings.py",

@@ -18,15 +18,15 @@ from support.node import NodeProcess, write_config
 
 STUB = Path(eir.__file__).with_name("_core.pyi")
 CLASSES = [node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.ClassDef)]
-TYPED_DICTS = {
-    node.name: {
-        field.target.id
-        for field in node.body
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-    }
-    for node in CLASSES
-    if [ast.unparse(base) for base in node.bases] == ["TypedDict"]
-}
+TYPED_DICTS: dict[str, set[str]] = {}
+for node in CLASSES:
+    (base,) = [ast.unparse(base) for base in node.bases] or [""]
+    if base == "TypedDict" or base in TYPED_DICTS:
+        TYPED_DICTS[node.name] = TYPED_DICTS.get(base, set()) | {
+            field.target.id
+            for field in node.body
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        }
 # Names that are for type checkers alone, and the list of names that PyO3 makes.
 OF_TYPES_ALONE = {"__all__", "Event", "JournalRecord", "StrPath", "Traced", *TYPED_DICTS}
 
@@ -54,11 +54,13 @@ def test_dictionaries_have_the_keys_of_the_stub(tmp_path: Path, shared_node: Nod
     policy = build_policy(settings, country, now)
     report = lists.build(tmp_path / "lists.eirs")
     snapshot = _core.Snapshot.open(tmp_path / "lists.eirs")
+    delta = _core.Delta.read([], zone=[(0, 0)], max_bad_share=0.0)
     host, port = config.parse_endpoint(f"127.0.0.1:{shared_node.listening[0][1]}")
     load = _core.run_load(host, port, window=1, duration=0.05, imeis=[int(lists.WHITE)])
     status = shared_node.ask("status")
     found: dict[str, Any] = {
         "BuildReport": report,
+        "RowsReport": delta.report,
         "Counts": report["counts"],
         "SnapshotInfo": snapshot.info,
         "Explanation": snapshot.explain(lists.WHITE, None, policy, now),

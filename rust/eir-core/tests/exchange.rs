@@ -145,7 +145,7 @@ fn delta_file(old: &Snapshot, new: &Snapshot, kind: &str) -> (Vec<u8>, u64) {
 
 /// What a delta's files bring above a snapshot.
 fn above(files: &[(&str, Vec<u8>)]) -> Deltas {
-    let mut reader = DeltaReader::new(zone(), 0.0);
+    let mut reader = DeltaReader::new(zone(), 0.0, u64::MAX);
     for (kind, file) in files {
         reader.add(FileKind::of_delta(kind).unwrap(), kind, &file[..]).unwrap();
     }

@@ -8,6 +8,8 @@ use eir_core::grey::GreyTable;
 use eir_core::image::{self, Covered};
 use eir_core::lists::Overlay;
 
+use crate::pieces::{PIECE, Pieces};
+
 /// What became of an image at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
@@ -60,7 +62,7 @@ pub fn write(
 }
 
 fn write_part(part: &Path, covered: &Covered, grey: &GreyTable, overlay: &Overlay) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(part)?);
+    let mut out = BufWriter::with_capacity(PIECE, Pieces(File::create(part)?));
     image::write(&mut out, covered, grey, overlay)?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.0.sync_all()
 }

@@ -13,6 +13,7 @@ pub mod load;
 pub mod node;
 pub mod pairs_file;
 pub mod peers;
+mod pieces;
 pub mod priority;
 #[cfg(feature = "python")]
 mod python;

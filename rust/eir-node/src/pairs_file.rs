@@ -7,6 +7,8 @@ use std::path::Path;
 
 use eir_core::in_use::{Day, InUse};
 
+use crate::pieces::PIECE;
+
 /// Writes the pairs of a day as CSV, `imei,imsi`, in no order; the IMSI is empty where requests named none. Returns how
 /// many there were.
 ///
@@ -32,7 +34,7 @@ pub fn write(in_use: &InUse, day: Day, path: &Path) -> io::Result<u64> {
 fn write_part(in_use: &InUse, day: Day, part: &Path) -> io::Result<u64> {
     // It names subscribers, whatever the umask is.
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(part)?;
-    let mut out = BufWriter::with_capacity(1 << 20, file);
+    let mut out = BufWriter::with_capacity(PIECE, file);
     out.write_all(b"imei,imsi\n")?;
     let (mut count, mut result) = (0, Ok(()));
     in_use.for_each_pair(day, |imei, imsi| {

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use eir_core::lists::{BuildError, BuildReport, Runs, Snapshot, SnapshotBuilder, SnapshotError};
 use memmap2::Mmap;
 
+use crate::pieces::Pieces;
+
 /// How the names of files end that are being written.
 const PART: &str = ".part";
 
@@ -66,7 +68,7 @@ impl Runs for Unnamed {
             Some(file) => file,
             None => make_unnamed(&self.directory)?,
         };
-        self.file.insert(file).write_all(octets)
+        Pieces(self.file.insert(file)).write_all(octets)
     }
 
     fn read_at(&self, octets: &mut [u8], at: u64) -> io::Result<()> {
@@ -141,9 +143,9 @@ fn remove_left_parts(path: &Path) {
 
 fn write_part(builder: SnapshotBuilder, part: &Path) -> Result<BuildReport, BuildError> {
     // The builder writes a MiB at a time.
-    let mut out = File::create(part).map_err(BuildError::Write)?;
+    let mut out = Pieces(File::create(part).map_err(BuildError::Write)?);
     let report = builder.finish(&mut out)?;
-    out.sync_all().map_err(BuildError::Write)?;
+    out.0.sync_all().map_err(BuildError::Write)?;
     Ok(report)
 }
 

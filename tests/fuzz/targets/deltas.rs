@@ -62,7 +62,7 @@ struct Changes {
 
 impl Changes {
     fn apply(&self, deltas: &Deltas, full: &mut Full) -> Deltas {
-        let mut reader = DeltaReader::new(Zone::default(), 0.0);
+        let mut reader = DeltaReader::new(Zone::default(), 0.0, u64::MAX);
         let mut text = "change_type,imei,list,reason,until\n".to_owned();
         for (device, row) in &self.devices {
             match row {

@@ -96,6 +96,6 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(found.iter().all(|imei| snapshot.imei(*imei).is_some()));
         }
     }
-    let rows: u64 = report.files.iter().filter(|file| file.kind == FileKind::Devices).map(|file| file.rows).sum();
+    let rows: u64 = report.files.0.iter().filter(|file| file.kind == FileKind::Devices).map(|file| file.rows).sum();
     assert!(listed <= rows);
 });

@@ -173,7 +173,7 @@ impl SnapshotBuilder {
             Ok(report)
         });
         self.incomplete |= read.is_err();
-        self.report.files.push(read.map_err(BuildError::File)?);
+        self.report.files.0.push(read.map_err(BuildError::File)?);
         Ok(())
     }
 

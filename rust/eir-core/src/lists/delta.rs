@@ -8,18 +8,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::sync::Arc;
 
+use super::List;
 use super::deltas::{Change, Entry};
 use super::formats::FileKind;
-use super::report::{FileError, FileFault, FileReport};
+use super::report::{FileError, FileFault, FileReports};
 use super::rows::{self, Row, Tolerance};
 use super::zone::Zone;
-use super::{BadRow, List};
 use crate::UnixTime;
 use crate::imei::{Imei, Imsi};
 use crate::in_use::Day;
 
 /// Most changes of a delta: what is larger comes as a snapshot.
-const MOST_CHANGES: usize = 1 << 26;
+const MOST_CHANGES: u64 = 1 << 26;
 
 /// What a delta changes, each device and pair once, in the order of the devices.
 #[derive(Debug, Default)]
@@ -28,8 +28,8 @@ pub struct Delta {
     pub devices: Vec<Change>,
     /// Pairs, and whether they are there from now on.
     pub pairs: Vec<(Imei, Imsi, bool)>,
-    /// One for each file that was read.
-    pub files: Vec<FileReport>,
+    /// What was read.
+    pub files: FileReports,
 }
 
 /// A delta while its files are read.
@@ -37,6 +37,9 @@ pub struct Delta {
 pub struct DeltaReader {
     zone: Zone,
     tolerance: Tolerance,
+    /// Rows that its files may have, and those that were read.
+    most: u64,
+    rows: u64,
     entries: HashMap<(List, String, Option<Day>), Entry>,
     delta: Delta,
     /// What others' files say: of a device once for each subscriber, and in files that know nothing of each other.
@@ -45,13 +48,16 @@ pub struct DeltaReader {
 }
 
 impl DeltaReader {
-    /// Nothing read yet; dates are meant in `zone`, and of each file's rows `max_bad_share` may be wrong.
+    /// Nothing read yet; dates are meant in `zone`, of each file's rows `max_bad_share` may be wrong, and all files
+    /// have `most` rows that say something.
     #[must_use]
-    pub fn new(zone: Zone, max_bad_share: f64) -> Self {
+    pub fn new(zone: Zone, max_bad_share: f64, most: u64) -> Self {
         let tolerance = Tolerance { strict: false, max_bad_share };
         Self {
             zone,
             tolerance,
+            most: most.min(MOST_CHANGES),
+            rows: 0,
             entries: HashMap::new(),
             delta: Delta::default(),
             foreign: BTreeMap::new(),
@@ -64,12 +70,13 @@ impl DeltaReader {
     /// # Errors
     /// [`FileError`] where the file is refused.
     pub fn add(&mut self, kind: FileKind, file: &str, reader: impl Read) -> Result<(), FileError> {
-        let Self { zone, tolerance, entries, delta: Delta { devices, pairs, files }, foreign, foreign_pairs } = self;
+        let Self { zone, tolerance, most, rows, entries, delta, foreign, foreign_pairs } = self;
+        let Delta { devices, pairs, files } = delta;
         let report = rows::read(kind, file, reader, *tolerance, &mut |_| (), |row| {
-            let most = devices.len().max(pairs.len()).max(foreign.len()).max(foreign_pairs.len());
-            if most == MOST_CHANGES {
+            if rows == most {
                 return Err(FileFault::TooManyRows);
             }
+            *rows += 1;
             match row {
                 Row::Change { imei, listed } => {
                     let entry = listed.map(|(list, reason, until)| {
@@ -98,7 +105,7 @@ impl DeltaReader {
             }
             Ok(())
         })?;
-        files.push(report);
+        files.0.push(report);
         Ok(())
     }
 
@@ -140,32 +147,12 @@ fn weight(said: Option<&Entry>) -> (u8, UnixTime) {
     }
 }
 
-impl Delta {
-    /// Rows of all files, right or wrong.
-    #[must_use]
-    pub fn rows(&self) -> u64 {
-        self.files.iter().map(|file| file.rows).sum()
-    }
-
-    /// Wrong rows of all files.
-    #[must_use]
-    pub fn wrong_rows(&self) -> u64 {
-        self.files.iter().map(|file| file.wrong_rows).sum()
-    }
-
-    /// The first wrong row.
-    #[must_use]
-    pub fn first_wrong_row(&self) -> Option<&BadRow> {
-        self.files.iter().find_map(|file| file.first_wrong_rows.first())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(devices: &str, pairs: &str) -> Result<Delta, Imei> {
-        let mut reader = DeltaReader::new(Zone::new(vec![(0, 5 * 3600)]).unwrap(), 0.5);
+        let mut reader = DeltaReader::new(Zone::new(vec![(0, 5 * 3600)]).unwrap(), 0.5, 100);
         reader.add(FileKind::DeviceChanges, "devices.csv", devices.as_bytes()).unwrap();
         reader.add(FileKind::PairChanges, "pairs.csv", pairs.as_bytes()).unwrap();
         reader.finish()
@@ -181,7 +168,7 @@ mod tests {
         // Midnight of the second of May in a zone five hours ahead.
         let grey = Entry { list: List::Grey, reason: "".into(), until: Some(1_777_662_000) };
         assert_eq!(shown, [(1, None), (2, Some(&black)), (3, Some(&grey))]);
-        assert_eq!((delta.pairs.len(), delta.rows(), delta.wrong_rows()), (1, 5, 0));
+        assert_eq!((delta.pairs.len(), delta.files.rows(), delta.files.wrong_rows()), (1, 5, 0));
     }
 
     #[test]
@@ -199,9 +186,12 @@ mod tests {
         let rows = "change_type,imei,list,reason\nadd,35000000000001,white,\nset,35000000000001,,\nset,x,white,\n\
                     set,35000000000001,white,\nset,35000000000002,white,\nremove,35000000000003,white,\n";
         let delta = read(rows, "change_type,imei,imsi\n").unwrap();
-        assert_eq!((delta.devices.len(), delta.wrong_rows()), (3, 3));
-        assert_eq!(delta.first_wrong_row().unwrap().to_string(), "devices.csv:2: not a change: set or remove");
-        let mut reader = DeltaReader::new(Zone::default(), 0.1);
+        assert_eq!((delta.devices.len(), delta.files.wrong_rows()), (3, 3));
+        assert_eq!(
+            delta.files.first_wrong_rows().next().unwrap().to_string(),
+            "devices.csv:2: not a change: set or remove"
+        );
+        let mut reader = DeltaReader::new(Zone::default(), 0.1, 100);
         reader.add(FileKind::DeviceChanges, "a", rows.as_bytes()).unwrap_err();
         reader.add(FileKind::DeviceChanges, "b", &b"imei,list,reason\n"[..]).unwrap_err();
         // Nor is a file of changes a whole list.
@@ -212,7 +202,7 @@ mod tests {
     #[test]
     fn of_what_dirbs_says_twice_of_a_device_the_strictest_stands() {
         let (one, two, three) = ("35000000000001", "35000000000002", "35000000000003");
-        let mut reader = DeltaReader::new(Zone::default(), 0.0);
+        let mut reader = DeltaReader::new(Zone::default(), 0.0, 100);
         let mut add = |kind: &str, text: String| {
             reader.add(FileKind::of_delta(kind).unwrap(), kind, text.as_bytes()).unwrap();
         };
@@ -234,6 +224,6 @@ mod tests {
         let said: Vec<_> = delta.devices.iter().map(|(_, said)| said.as_ref()).collect();
         assert_eq!(said, [Some(&grey), None, Some(&black)]);
         assert_eq!(delta.pairs.iter().map(|(_, _, present)| *present).collect::<Vec<_>>(), [true, false]);
-        assert_eq!((delta.files[1].rows, delta.files[1].left_out, delta.wrong_rows()), (5, 1, 0));
+        assert_eq!((delta.files.0[1].rows, delta.files.0[1].left_out, delta.files.wrong_rows()), (5, 1, 0));
     }
 }

@@ -37,9 +37,11 @@ const UTF8_BOM: &[u8] = &[0xef, 0xbb, 0xbf];
 /// How a file's text is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// Commas, and quotes around what holds some.
+    /// Commas, and quotes around what holds some; lines that start with `#` are comments.
     Csv,
-    /// `|`; quotes are signs as any others.
+    /// The same without comments: what networks record as IMEIs may start with `#`.
+    Recorded,
+    /// `|`; quotes are signs as any others. Comments as in [`Csv`](Self::Csv).
     Pipes,
 }
 
@@ -135,6 +137,8 @@ pub(super) struct Feed<'a> {
     /// Text that it may have, however short the file.
     free_text: u64,
     parser: csv_core::Reader,
+    /// Whether there are comments.
+    comments: bool,
     record: Box<[u8]>,
     ends: [usize; MAX_FIELDS],
 }
@@ -153,9 +157,10 @@ impl<'a> Feed<'a> {
             text_bytes: 0,
             free_text: FREE_TEXT,
             parser: match dialect {
-                Dialect::Csv => csv_core::Reader::new(),
+                Dialect::Csv | Dialect::Recorded => csv_core::Reader::new(),
                 Dialect::Pipes => csv_core::ReaderBuilder::new().delimiter(b'|').quoting(false).build(),
             },
+            comments: dialect != Dialect::Recorded,
             record: vec![0; MAX_RECORD].into(),
             ends: [0; MAX_FIELDS],
         };
@@ -172,7 +177,7 @@ impl<'a> Feed<'a> {
         Ok(feed)
     }
 
-    /// The next record; `None` at the end of the file. Empty lines and lines that start with `#` are passed over.
+    /// The next record; `None` at the end of the file. Empty lines are passed over, and comments where there are some.
     pub fn next(&mut self) -> Result<Option<Record<'_>>, FileFault> {
         if !self.skip_to_record()? {
             return Ok(None);
@@ -224,7 +229,7 @@ impl<'a> Feed<'a> {
                 in_comment = false;
             } else if in_comment {
                 self.start += pending.iter().position(|&byte| byte == b'\n').unwrap_or(pending.len());
-            } else if byte == b'#' {
+            } else if byte == b'#' && self.comments {
                 in_comment = true;
             } else if byte == b'\r' {
                 self.start += 1;

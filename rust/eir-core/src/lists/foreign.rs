@@ -224,10 +224,12 @@ mod tests {
 
     #[test]
     fn imeis_as_networks_record_them_are_counted_apart() {
-        let text = "imei\n3520990000000A\n*#06#\n35209900000001\n3520990000000\nimei\n";
+        let text = "imei\n3520990000000A\n*#06#\n#31#\n35209900000001\n3520990000000\nimei\n";
         let (rows, report) = said("barred", text);
         assert_eq!(rows.len(), 1);
-        assert_eq!((report.rows, report.not_decimal, report.wrong_rows), (5, 2, 2));
+        assert_eq!((report.rows, report.not_decimal, report.wrong_rows), (6, 3, 2));
+        let (rows, report) = said("plain-white", "# of an operator\n#31#\n35209900000001\n");
+        assert_eq!((rows.len(), report.rows), (1, 1));
         let none = super::super::rows::Tolerance { strict: true, max_bad_share: 0.0 };
         assert!(read_text(FileKind::Barred, "imei\n3520990000000A\n*#06#\n", none).is_ok());
         let own = read_text(FileKind::Devices, "imei,list,reason\n3520990000000A,white,\n", LAX).unwrap().1;

@@ -208,6 +208,13 @@ impl FileKind {
         )
     }
 
+    /// Whether it is one of DIRBS, what it gives out or is given.
+    #[must_use]
+    pub(super) fn is_of_dirbs(self) -> bool {
+        let of_others = matches!(self, Self::PlainWhite | Self::PlainBlack | Self::SeenBefore(_) | Self::GsmaTacs);
+        self.is_foreign() && !of_others
+    }
+
     /// Whether its TACs are those that the GSMA has allocated.
     #[must_use]
     pub(super) fn is_of_allocated_tacs(self) -> bool {

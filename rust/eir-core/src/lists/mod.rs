@@ -38,7 +38,7 @@ pub use export::{ExportKind, export};
 pub use formats::FileKind;
 pub use layout::{BadSection, Counts, Header, SectionKind, SnapshotError};
 pub use overlay::{Overlay, OverlayEntry};
-pub use report::{BadRow, BuildError, BuildReport, FileError, FileFault, FileReport, KEPT, WrongRow};
+pub use report::{BadRow, BuildError, BuildReport, FileError, FileFault, FileReport, FileReports, KEPT, WrongRow};
 pub use runs::Runs;
 pub use snapshot::Snapshot;
 pub use tag::{MAX_REASON, Tag, TagInfo, TagTable, parse_reason};

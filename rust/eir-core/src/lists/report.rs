@@ -111,6 +111,51 @@ pub struct FileReport {
     pub check_digit_mismatches: u64,
 }
 
+/// What was read of several files, in the order in which they were read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileReports(pub Vec<FileReport>);
+
+impl FileReports {
+    /// Rows, right or wrong.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.sum(|file| file.rows)
+    }
+
+    /// Wrong rows.
+    #[must_use]
+    pub fn wrong_rows(&self) -> u64 {
+        self.sum(|file| file.wrong_rows)
+    }
+
+    /// The first [`KEPT`] wrong rows.
+    pub fn first_wrong_rows(&self) -> impl Iterator<Item = &BadRow> {
+        self.0.iter().flat_map(|file| &file.first_wrong_rows).take(KEPT)
+    }
+
+    /// Rows whose IMEI is not decimal.
+    #[must_use]
+    pub fn not_decimal(&self) -> u64 {
+        self.sum(|file| file.not_decimal)
+    }
+
+    /// Rows that were left out.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.sum(|file| file.left_out)
+    }
+
+    /// Check-digit mismatches.
+    #[must_use]
+    pub fn check_digit_mismatches(&self) -> u64 {
+        self.sum(|file| file.check_digit_mismatches)
+    }
+
+    fn sum(&self, count: impl Fn(&FileReport) -> u64) -> u64 {
+        self.0.iter().map(count).sum()
+    }
+}
+
 /// Why a whole file was refused.
 #[derive(Debug)]
 pub enum FileFault {
@@ -174,7 +219,7 @@ impl fmt::Display for FileFault {
             }
             Self::ManyFields { line } => write!(f, "line {line}: a row of more than 256 fields"),
             Self::Oversized => f.write_str("holds more text than any list has"),
-            Self::TooManyRows => f.write_str("brings more rows than a snapshot takes"),
+            Self::TooManyRows => f.write_str("brings more rows than are taken"),
             Self::TooManyDeadlines => f.write_str("brings more than 4096 different dates until which there is access"),
             Self::Aside(error) => write!(f, "its rows cannot be put aside while the snapshot is built: {error}"),
             Self::NoTacs => f.write_str("holds no TAC; with it every device would be unallocated"),
@@ -250,8 +295,8 @@ impl std::error::Error for BuildError {}
 /// What a build did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildReport {
-    /// The files, in the order in which they were read.
-    pub files: Vec<FileReport>,
+    /// What was read.
+    pub files: FileReports,
     /// What the snapshot holds.
     pub counts: Counts,
     /// Rows that said of an IMEI what another row had said.
@@ -264,35 +309,4 @@ pub struct BuildReport {
     pub dropped_reasons: u64,
     /// Length of the snapshot file in bytes.
     pub bytes: u64,
-}
-
-impl BuildReport {
-    /// Wrong rows of all files.
-    #[must_use]
-    pub fn wrong_rows(&self) -> u64 {
-        self.files.iter().map(|file| file.wrong_rows).sum()
-    }
-
-    /// The first [`KEPT`] wrong rows of all files.
-    pub fn first_wrong_rows(&self) -> impl Iterator<Item = &BadRow> {
-        self.files.iter().flat_map(|file| &file.first_wrong_rows).take(KEPT)
-    }
-
-    /// Rows of all files whose IMEI is not decimal.
-    #[must_use]
-    pub fn not_decimal(&self) -> u64 {
-        self.files.iter().map(|file| file.not_decimal).sum()
-    }
-
-    /// Rows of all files that were left out.
-    #[must_use]
-    pub fn left_out(&self) -> u64 {
-        self.files.iter().map(|file| file.left_out).sum()
-    }
-
-    /// Check-digit mismatches of all files.
-    #[must_use]
-    pub fn check_digit_mismatches(&self) -> u64 {
-        self.files.iter().map(|file| file.check_digit_mismatches).sum()
-    }
 }

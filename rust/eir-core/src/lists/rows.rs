@@ -85,7 +85,11 @@ fn read_rows(
     take: &mut impl FnMut(Row<'_>) -> Result<(), FileFault>,
     report: &mut FileReport,
 ) -> Result<(), FileFault> {
-    let dialect = if report.kind == FileKind::GsmaTacs { Dialect::Pipes } else { Dialect::Csv };
+    let dialect = match report.kind {
+        FileKind::GsmaTacs => Dialect::Pipes,
+        kind if kind.is_of_dirbs() => Dialect::Recorded,
+        _ => Dialect::Csv,
+    };
     let mut feed = Feed::open(reader, dialect, progress)?;
     let mut parser = if report.kind.columns().is_empty() {
         Parser::without_header(report.kind)

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use eir_core::UnixTime;
-use eir_core::lists::{self, BuildOptions, FileKind, Zone};
+use eir_core::lists::{self, BuildOptions, FileKind, FileReports, Zone};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -94,15 +94,7 @@ impl SnapshotBuilder {
         let report = py
             .detach(|| snapshot_file::write(builder, &path))
             .map_err(|error| BuildError::new_err(error.to_string()))?;
-        let dict = PyDict::new(py);
-        dict.set_item("rows", report.files.iter().map(|file| file.rows).sum::<u64>())?;
-        dict.set_item("wrong_rows", report.wrong_rows())?;
-        let first: Vec<_> =
-            report.first_wrong_rows().map(|row| (&row.file, row.line, row.reason.to_string())).collect();
-        dict.set_item("first_wrong_rows", first)?;
-        dict.set_item("not_decimal", report.not_decimal())?;
-        dict.set_item("left_out", report.left_out())?;
-        dict.set_item("check_digit_mismatches", report.check_digit_mismatches())?;
+        let dict = rows_read(py, &report.files)?;
         dict.set_item("duplicates", report.duplicates)?;
         dict.set_item("contradictions", report.contradictions)?;
         let first: Vec<_> = report.first_contradictions.iter().map(ToString::to_string).collect();
@@ -112,6 +104,19 @@ impl SnapshotBuilder {
         dict.set_item("bytes", report.bytes)?;
         Ok(dict)
     }
+}
+
+/// What was read of list files.
+pub(super) fn rows_read<'py>(py: Python<'py>, files: &FileReports) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("rows", files.rows())?;
+    dict.set_item("wrong_rows", files.wrong_rows())?;
+    let first: Vec<_> = files.first_wrong_rows().map(|row| (&row.file, row.line, row.reason.to_string())).collect();
+    dict.set_item("first_wrong_rows", first)?;
+    dict.set_item("not_decimal", files.not_decimal())?;
+    dict.set_item("left_out", files.left_out())?;
+    dict.set_item("check_digit_mismatches", files.check_digit_mismatches())?;
+    Ok(dict)
 }
 
 fn finished() -> PyErr {

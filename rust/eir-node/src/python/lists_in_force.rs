@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::BuildError;
+use super::builder::rows_read;
 use crate::node::lists::Forecast;
 
 /// What a delta changes.
@@ -19,16 +20,17 @@ pub(super) struct Delta(pub(super) lists::Delta);
 #[pymethods]
 impl Delta {
     #[staticmethod]
-    #[pyo3(signature = (files, *, zone, max_bad_share))]
+    #[pyo3(signature = (files, *, zone, max_bad_share, max_rows=u64::MAX))]
     fn read(
         py: Python<'_>,
         files: Vec<(String, PathBuf)>,
         zone: Vec<(i64, i32)>,
         max_bad_share: f64,
+        max_rows: u64,
     ) -> PyResult<Self> {
         let zone = Zone::new(zone).ok_or_else(|| PyValueError::new_err("the zone's transitions do not rise"))?;
         py.detach(|| {
-            let mut reader = DeltaReader::new(zone, max_bad_share);
+            let mut reader = DeltaReader::new(zone, max_bad_share, max_rows);
             for (kind, path) in files {
                 let name = path.display().to_string();
                 let file = File::open(&path).map_err(|error| PyOSError::new_err(format!("{name}: {error}")))?;
@@ -51,14 +53,10 @@ impl Delta {
         self.0.pairs.len()
     }
 
+    /// What was read of its files.
     #[getter]
-    fn rows(&self) -> u64 {
-        self.0.rows()
-    }
-
-    #[getter]
-    fn wrong_rows(&self) -> u64 {
-        self.0.wrong_rows()
+    fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        rows_read(py, &self.0.files)
     }
 }
 
