@@ -94,8 +94,9 @@ async def _publish(config: Path, port: int, node: int, key: Ed25519PrivateKey) -
     first = ask(config, "status")["position"]["sequence"]
     async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5) as client:
         with WirePeer(node) as peer:
-            # Until the node has its session at the broker.
-            await asyncio.sleep(2.0)
+            while ask(config, "status")["sources"]["mqtt"] != "":
+                # What is published before the node has its session at the broker does not come.
+                await asyncio.sleep(0.1)
             for number in range(_PUBLISHED):
                 listed = ("white", "black")[number % 2]
                 message = _message(key, first + number + 1, f"set,{device},{listed},,\n")

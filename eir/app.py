@@ -424,6 +424,7 @@ class Application:
         return {
             "lists": self._node.snapshot_info(),
             "position": self._node.lists_position(),
+            "sources": dict(self._lists.sources()),
             "stats": stats,
             "open_peers": self._server.open_peers(),
             "timers": {**asdict(self._keeper.state), "journal_durable": self._node.journal_position()},

@@ -306,8 +306,9 @@ class ListsDesk:
             if error:
                 yield f"{_TROUBLE[name]}: {error}"
 
-    def sources(self) -> Iterator[tuple[str, str]]:
-        """Each source of lists, and where reports go, with why it cannot be used at present; empty where it can."""
+    def sources(self) -> Iterator[tuple[str, str | None]]:
+        """Each source of lists, and where reports go, with why it cannot be used at present; empty where it can, None
+        where that is not known yet."""
         sources = {
             "directory": self._drop,
             "mqtt": self._mqtt,

@@ -258,7 +258,7 @@ def _packages(state: ListsState) -> Iterator[Metric]:
 def _sources(desk: ListsDesk) -> Iterator[Metric]:
     up = GaugeMetricFamily("eir_lists_source_up", "1 where a source of lists can be used", labels=("source",))
     for source, error in desk.sources():
-        up.add_metric((source,), int(not error))
+        up.add_metric((source,), int(error == ""))
     yield up
     if (announced := desk.announced()) is not None:
         yield GaugeMetricFamily("eir_lists_announced_sequence", "The newest state that a source has told of", announced)

@@ -129,7 +129,7 @@ class HttpSource:
     """The server, as it is asked again and again."""
 
     def __init__(self, settings: HttpSettings, receiver: Receiver, random: Callable[[], float]) -> None:
-        self.error = ""
+        self.error: str | None = None
         """Why the last look failed; empty where it did not."""
         self.counts: Counter[str] = Counter()
         """looks, unchanged, failed, resumed (files), octets, and packages by what became of them."""

@@ -101,8 +101,8 @@ class MqttSource:
         self.connected = False
         self.messages: Counter[str] = Counter()
         """Messages by what became of them: the results of packages, "unreadable", "without files"; "overflows"."""
-        self.error = ""
-        """Why there is no connection; empty where there is one."""
+        self.error: str | None = None
+        """Why there is no connection; empty where there is one, None before there was a first."""
         self._client_now: aiomqtt.Client | None = None
         self._settings = settings
         self._receiver = receiver

@@ -174,6 +174,30 @@ def test_what_the_guard_refuses_may_be_approved(node: NodeProcess) -> None:
     assert eir("lists", "approve", "delta", "2", *SIGNED, "-c", node.config).code == 1
 
 
+def test_a_removal_that_turns_devices_black_is_seen(node: NodeProcess) -> None:
+    within = [f"3577000010000{number}" for number in range(3)]
+    assert change(node, "".join(f"set,{imei},white,,\n" for imei in within), "--approve").code == 0
+    with node.peer() as peer:
+        assert [peer.check(imei) for imei in within] == ["white"] * 3
+        refused = change(node, "".join(f"remove,{imei},,,\n" for imei in within))
+        assert refused.code == 1
+        assert "3 devices in use would turn black, where 1 may" in refused.err
+        assert [peer.check(imei) for imei in within] == ["white"] * 3
+
+
+def test_a_rollback_stays_where_the_configured_file_is_newer(node: NodeProcess) -> None:
+    assert change(node, f"set,{lists.new_devices(1)[0]},white,,\n").code == 0
+    assert eir("lists", "rollback", "1", *SIGNED, "-c", node.config).code == 0
+    node.put_lists(sequence=9)
+    node.kill()
+    node.start()
+    assert sequence(node) == 1
+    assert eir("lists", "follow", *SIGNED, "-c", node.config).code == 0
+    node.kill()
+    node.start()
+    assert sequence(node) == 9
+
+
 def test_a_list_that_shrinks_is_refused(node: NodeProcess) -> None:
     assert change(node, "".join(f"set,{imei},white,,\n" for imei in lists.new_devices(40)), "--approve").code == 0
     refused = imported(node, snapshot_of(f"{lists.WHITE},white,"))
@@ -238,8 +262,13 @@ def test_a_replaced_imei_carries_listing_and_timer_over(node: NodeProcess) -> No
             assert peer.check(old) == "black"
         assert node.timer(new[0]) == timer
         assert [peer.check(imei) for imei in new] == ["grey", "white", "black"]
-    ran = eir("lists", "own", "replace", other, new[0], *SIGNED, "-c", node.config)
-    assert "nothing that can be carried over is said of the old IMEI" in ran.err
+    # A national deadline cannot be carried over by an entry of ours, which would lift it.
+    assert change(node, f"set,{lists.NATIONAL_GREY},grey,dup,20990501\n").code == 0
+    for old in (other, lists.NATIONAL_GREY):
+        ran = eir("lists", "own", "replace", old, new[0], *SIGNED, "-c", node.config)
+        assert "nothing that can be carried over is said of the old IMEI" in ran.err
+        with node.peer() as peer:
+            assert peer.check(old) == "grey"
 
 
 @pytest.mark.parametrize(

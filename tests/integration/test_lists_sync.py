@@ -37,7 +37,11 @@ def following(make_node: MakeNode, tmp_path: Path, **sections: dict[str, object]
     key = tmp_path / "national.pem"
     key.write_bytes(public_pem())
     given = {f"lists.{name}": section for name, section in sections.items()}
-    return make_node({"lists": {"trusted_keys": [str(key)], "ignored": 100}, **given})
+    node = make_node({"lists": {"trusted_keys": [str(key)], "ignored": 100}, **given})
+    if "mqtt" in sections:
+        # What is published before the node has its session at the broker does not come.
+        until(lambda: node.ask("status")["sources"]["mqtt"] == "")
+    return node
 
 
 def publish(broker: Mosquitto, *payloads: bytes, topic: str = "eir/test/deltas") -> None:

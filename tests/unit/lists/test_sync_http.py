@@ -487,7 +487,7 @@ class TestOddAnswers:
                 receiver.refuse = True
                 source = source_of(server.base, receiver, interval=3600.0)
                 task = asyncio.create_task(source.run())
-                while "because" not in source.error:
+                while "because" not in (source.error or ""):
                     await asyncio.sleep(0.01)
                 receiver.refuse = False
                 source.wake()
