@@ -68,7 +68,7 @@ class Comparison(TypedDict):
 
 class Forecast(TypedDict):
     """What other lists would change. Of devices in use: `black` now, `turned_black` (the `first` of them by IMEI) and
-    `freed`. Of a delta: `gone` and `come`, how many devices leave each list and come to it."""
+    `freed`. `gone` and `come`: how many devices leave each list and come to it; of lists anew all of them."""
 
     black: int
     turned_black: int
@@ -441,6 +441,9 @@ class Node:
 
     def lists_position(self) -> ListsPosition | None:
         """How far the lists in force are; None: there are none."""
+
+    def lists_counts(self) -> dict[str, int]:
+        """Devices on each of the national lists; asks every device that the deltas speak of."""
 
     def own_entries(self) -> list[tuple[str, str | None, str]]:
         """(IMEI, list or None, reason) of every entry of the operator's own, by IMEI."""

@@ -298,6 +298,8 @@ class ListsDesk:
         state = self.lists.state
         if state.damage:
             yield f"lists on the disk are damaged: {state.damage}"
+        if state.differ:
+            yield f"the lists differ from the national database's: {state.differ}"
         if state.held:
             yield "the lists are held where somebody went back to"
         if state.last_refusal:

@@ -248,6 +248,9 @@ def _packages(state: ListsState) -> Iterator[Metric]:
         rows.add_metric((what.replace("_", "-"),), count)
     yield rows
     yield GaugeMetricFamily("eir_lists_held", "1 where nothing that comes by itself is taken", int(state.held))
+    yield GaugeMetricFamily(
+        "eir_lists_differ", "1 where the national database has other counts of devices", int(bool(state.differ))
+    )
     damaged = int(bool(state.damage))
     yield GaugeMetricFamily("eir_lists_damaged", "1 where lists on the disk were found damaged", damaged)
     yield GaugeMetricFamily(

@@ -37,6 +37,8 @@ _SCRUBBED_AT_START: Final = 64 << 20
 """Octets of a snapshot that are read before it answers, where it was checked before: some ten milliseconds."""
 _SOON: Final = 0.005
 """Seconds between two pieces of the scrub that follows a start, which reads what was not read then."""
+_MANY_DELTAS: Final = 1000
+"""Deltas after which a newer snapshot below them is worth having: a start reads them one by one, a second in all."""
 _APPROVED: Final = "approved"
 _TOLD: Final[Mapping[str, str]] = {
     "wrong_rows": "wrong",
@@ -79,6 +81,8 @@ class ListsState:
     """Nothing that comes by itself is taken."""
     scrubbed_at: int = 0
     """When the snapshot in force was last found sound as a whole."""
+    differ: str = ""
+    """How many devices there are on lists where the national database has others; empty where it has said the same."""
     rows: Counter[str] = field(default_factory=Counter)
     """Rows of the packages that were read, all and by what is to be said of some: the names of `_TOLD`."""
 
@@ -115,6 +119,7 @@ class NationalLists:
         self._alone = asyncio.Lock()
         self._counts: dict[str, int] = {}
         self._snapshot: _core.Snapshot | None = None
+        self._base = -1
 
     # What is in force.
 
@@ -126,8 +131,16 @@ class NationalLists:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Devices on each list in force, as far as is known without counting."""
+        """Devices on each list in force."""
         return dict(self._counts)
+
+    def wants(self, snapshot: int) -> bool:
+        """Whether a snapshot of that state is worth fetching though it is no newer than what is in force: it would take
+        the place of many deltas, or of lists that differ from the national database's."""
+        position = self._node.lists_position()
+        if position is None or not self._base < snapshot <= position["sequence"]:
+            return False
+        return position["deltas"] >= _MANY_DELTAS or bool(self.state.differ)
 
     def start(self) -> bool:
         """Puts in force what was in force, or where that is damaged the newest state that is not; whether there is one.
@@ -156,13 +169,11 @@ class NationalLists:
         It is one to go back to where its file can have another name here: on the same disk."""
         sequence = snapshot.info["sequence"]
         state = self._versions.in_force() if self.state.held else None
-        deltas, counts = self._chain(sequence, state.until if state is not None else None)
-        self._set(snapshot, deltas)
+        self._set(snapshot, self._chain(sequence, state.until if state is not None else None))
         try:
             self._versions.adopt(path, sequence)
         except OSError as error:
             log.warning("the snapshot file is none of the versions that are kept", path=str(path), error=str(error))
-        self._counts = counts or _counts_of(snapshot)
 
     @staticmethod
     def reopen(path: Path) -> _core.Snapshot:
@@ -179,24 +190,23 @@ class NationalLists:
         except _core.SnapshotError as error:
             self._damaged(f"{path}: {error}")
             return False
-        deltas, counts = self._chain(sequence, until)
         try:
-            self._set(snapshot, deltas)
+            self._set(snapshot, self._chain(sequence, until))
         except ValueError as error:
             self._damaged(f"deltas above {sequence}: {error}")
             return False
-        self._counts = counts or _counts_of(snapshot)
         return True
 
     def _set(self, snapshot: _core.Snapshot, deltas: list[tuple[_core.Delta, int, int]]) -> None:
         self._node.set_lists(snapshot, deltas)
-        self._snapshot = snapshot
+        self._snapshot, self._base = snapshot, snapshot.info["sequence"]
+        self._counts = self._node.lists_counts()
         self._changed()
 
-    def _chain(self, base: int, until: int | None) -> tuple[list[tuple[_core.Delta, int, int]], dict[str, int]]:
-        """The deltas that follow a state, as far as there are no gaps, and the counts behind the last of them."""
+    def _chain(self, base: int, until: int | None) -> list[tuple[_core.Delta, int, int]]:
+        """The deltas that follow a state, as far as there are no gaps."""
         found: list[tuple[_core.Delta, int, int]] = []
-        present, counts = base, {}
+        present = base
         for sequence in self._versions.deltas():
             if sequence <= present or (until is not None and sequence > until):
                 continue
@@ -210,8 +220,8 @@ class NationalLists:
                 self._damaged(f"delta {sequence}: {error}")
                 break
             found.append((delta, sequence, package.manifest.as_of))
-            present, counts = sequence, dict(package.manifest.counts)
-        return found, counts
+            present = sequence
+        return found
 
     def _stored(self, directory: Path) -> Package:
         octets = (directory / MANIFEST).read_bytes()
@@ -241,7 +251,7 @@ class NationalLists:
         manifest = package.manifest
         try:
             async with self._alone:
-                outcome = self._place_of(manifest) if by_hand else self.place(manifest)
+                outcome = self._place_of(manifest, bool(package.signature)) if by_hand else self.place(manifest)
                 if outcome is None:
                     outcome = await self._decide(package, source, by_hand, approved, dry_run)
         except Exception as error:
@@ -263,17 +273,20 @@ class NationalLists:
     def place(self, manifest: Manifest) -> Outcome | None:
         """What is to be said of a package that comes by itself, before anybody looks into it; None: it is what comes
         next."""
-        outcome = self._place_of(manifest)
+        outcome = self._place_of(manifest, signed=True)
         if outcome is None and self.state.held:
             return Outcome(Result.HELD, "held after somebody went back; `eir lists follow` ends that")
         return outcome
 
-    def _place_of(self, manifest: Manifest) -> Outcome | None:
+    def _place_of(self, manifest: Manifest, signed: bool) -> Outcome | None:
         if manifest.country != self._rules().country:
             # Its sequence says nothing here; it is refused when it is offered.
             return None
         present = self.sequence
         if present is not None and manifest.sequence <= present:
+            if manifest.kind == "snapshot" and signed and manifest.sequence > self._base:
+                # What it and the deltas behind it say is said with fewer of them.
+                return None
             return Outcome(Result.KNOWN, f"sequence {present} is in force")
         if manifest.kind == "delta" and manifest.previous != present:
             return Outcome(Result.GAP, f"follows sequence {manifest.previous}, and {present} is in force")
@@ -345,12 +358,9 @@ class NationalLists:
         report = delta.report
         forecast = self._node.foresee_delta(delta, int(self._clock()))
         before = dict(self._counts)
-        counted = {
-            name: before.get(name, 0) + forecast["come"].get(name, 0) - forecast["gone"].get(name, 0) for name in _LISTS
-        }
-        after = {**counted, **{name: count for name, count in manifest.counts.items() if name in _LISTS}}
+        after = {name: before[name] + forecast["come"][name] - forecast["gone"][name] for name in _LISTS}
         turned_black, ahead = forecast["turned_black"], manifest.as_of - int(self._clock())
-        prospect = Prospect(before, counted, report["rows"], report["wrong_rows"], turned_black, ahead)
+        prospect = Prospect(before, after, report["rows"], report["wrong_rows"], turned_black, ahead)
         told = f"{delta.devices} devices and {delta.pairs} pairs change; {_in_use(forecast)}{self._note_rows(report)}"
         self._guard(prospect, approved, told)
         if dry_run:
@@ -370,6 +380,7 @@ class NationalLists:
             self._versions.discard(place)
             raise
         self._counts = after
+        self._compare(manifest)
         self._done(manifest, source, approved, told)
         return told
 
@@ -381,11 +392,18 @@ class NationalLists:
         try:
             report = self._build(package, building / SNAPSHOT, rules)
             snapshot = _core.Snapshot.open(building / SNAPSHOT)
-            after = _counts_of(snapshot)
-            forecast = self._node.foresee_lists(snapshot, [], int(self._clock()))
-            before = dict(self._counts) if self.sequence is not None else None
+            state, present = self._versions.in_force(), self.sequence
+            # One below what is in force: the deltas behind it stay.
+            below = present is not None and manifest.sequence <= present
+            deltas = self._chain(manifest.sequence, present) if below else []
+            if below and present != (deltas[-1][1] if deltas else manifest.sequence):
+                raise _Refusal(f"the deltas from it to sequence {present}, in force, are not kept")
+            forecast = self._node.foresee_lists(snapshot, deltas, int(self._clock()))
+            before = dict(self._counts) if present is not None else None
+            after = dict(forecast["come"])
             turned_black, ahead = forecast["turned_black"], manifest.as_of - int(self._clock())
-            prospect = Prospect(before, after, report["rows"], report["wrong_rows"], turned_black, ahead)
+            miscounted = _miscounted(manifest, _counts_of(snapshot), report)
+            prospect = Prospect(before, after, report["rows"], report["wrong_rows"], turned_black, ahead, miscounted)
             listed = ", ".join(f"{after[name]} {name}" for name in _LISTS)
             told = f"{listed}; {_in_use(forecast)}{self._note_rows(report)}"
             self._guard(prospect, approved, told)
@@ -393,16 +411,22 @@ class NationalLists:
                 return told
             (building / MANIFEST).write_bytes(package.manifest_bytes)
             (building / SIGNATURE).write_bytes(package.signature)
-            # None follow it, unless somebody went back before them: then they are another branch.
-            self._discard_deltas(manifest.sequence)
+            if not below:
+                # None follow it, unless somebody went back before them: then they are another branch.
+                self._discard_deltas(manifest.sequence)
             place = self._versions.snapshot(manifest.sequence)
             self._versions.keep(building, place)
         finally:
             shutil.rmtree(building, ignore_errors=True)
-        self._versions.set_in_force(InForce(manifest.sequence, held=self.state.held))
+        until = state.until if below and state is not None else None
+        self._versions.set_in_force(InForce(manifest.sequence, until, self.state.held))
         # The mapping goes with the file, whatever its name.
-        self._set(snapshot, [])
-        self._counts = after
+        self._set(snapshot, deltas)
+        if below:
+            # Whether it has helped is for the next delta to say.
+            self.state.differ = ""
+        else:
+            self._compare(manifest)
         self._done(manifest, source, approved, told)
         self._prune()
         return told
@@ -427,6 +451,14 @@ class NationalLists:
         return report
 
     # After both.
+
+    def _compare(self, manifest: Manifest) -> None:
+        """Whether the national database has as many devices on its lists as are in force, where it says so."""
+        others = {name: count for name, count in manifest.counts.items() if count != self._counts.get(name)}
+        told = ", ".join(f"{self._counts.get(name)} {name} here and {count} there" for name, count in others.items())
+        if told and not self.state.differ:
+            log.error("the lists differ from the national database's", sequence=manifest.sequence, counts=told)
+        self.state.differ = told
 
     def _guard(self, prospect: Prospect, approved: bool, told: str) -> None:
         reasons = objections(prospect, self._rules().limits)
@@ -512,7 +544,7 @@ class NationalLists:
             snapshot = _core.Snapshot.open(self._versions.snapshot(base) / SNAPSHOT)
         except _core.SnapshotError as error:
             raise ValueError(f"snapshot {base}: {error}") from error
-        deltas, counts = self._chain(base, sequence)
+        deltas = self._chain(base, sequence)
         reached = deltas[-1][1] if deltas else base
         if reached != sequence:
             raise ValueError(f"of sequence {sequence} only {reached} can be reached; kept are {self._kept()}")
@@ -520,7 +552,6 @@ class NationalLists:
         self._versions.set_in_force(InForce(base, until=sequence, held=True))
         self.state.held = True
         self._set(snapshot, deltas)
-        self._counts = counts or _counts_of(snapshot)
         self._note("rollback", sequence, agent, f"from {before}")
         log.warning("somebody went back to earlier lists, which are held", sequence=sequence, before=before)
         return f"sequence {sequence} is in force, and held until `eir lists follow`"
@@ -604,6 +635,15 @@ class NationalLists:
 def _counts_of(snapshot: _core.Snapshot) -> dict[str, int]:
     counts = snapshot.info["counts"]
     return {"white": counts["white"], "black": counts["black"], "grey": counts["grey"]}
+
+
+def _miscounted(manifest: Manifest, found: Mapping[str, int], report: _core.BuildReport) -> str:
+    """How the devices of a snapshot differ from what its manifest says, by more than its rows tell."""
+    told = report["wrong_rows"] + report["not_decimal"] + report["left_out"] + report["contradictions"]
+    others = [name for name, count in manifest.counts.items() if abs(count - found.get(name, 0)) > told]
+    return ", ".join(
+        f"{found.get(name, 0)} {name} devices, and {manifest.counts[name]} by its manifest" for name in others
+    )
 
 
 def _rows(package: Package) -> int:

@@ -32,7 +32,8 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Prospect:
     """What a package would do. `before` (None without lists) and `after` are devices on each list; `ahead`: seconds by
-    which it says that it is of a later time than the node's clock."""
+    which it says that it is of a later time than the node's clock; `miscounted`: how what is in it differs from what it
+    says that there is, empty where it does not."""
 
     before: Mapping[str, int] | None
     after: Mapping[str, int]
@@ -40,6 +41,7 @@ class Prospect:
     wrong_rows: int
     turned_black: int = 0
     ahead: int = 0
+    miscounted: str = ""
 
 
 def objections(prospect: Prospect, limits: Limits) -> list[str]:
@@ -50,6 +52,8 @@ def objections(prospect: Prospect, limits: Limits) -> list[str]:
 def _objections(prospect: Prospect, limits: Limits) -> Iterator[str]:
     if prospect.wrong_rows > limits.bad_rows * prospect.rows:
         yield f"{prospect.wrong_rows} of {prospect.rows} rows are wrong"
+    if prospect.miscounted:
+        yield f"there are {prospect.miscounted}"
     if prospect.before is not None:
         if sum(prospect.before.values()) and not sum(prospect.after.values()):
             yield f"there is no device in it, and {sum(prospect.before.values())} are in the lists in force"

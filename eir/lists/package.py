@@ -111,6 +111,9 @@ class Receiver(Protocol):
     def sequence(self) -> int | None:
         """The state in force; None: no lists yet."""
 
+    def wants(self, snapshot: int) -> bool:
+        """Whether a snapshot that is no newer than what is in force is worth fetching."""
+
     def place(self, manifest: Manifest) -> Outcome | None:
         """What is to be said of a package whose files are not here yet; None: it is what comes next."""
 

@@ -232,7 +232,7 @@ class HttpSource:
                 outcome = Outcome(Result.GAP, "it is not there")
             applied += outcome.result is Result.APPLIED
             trouble = ""
-            if self._receiver.sequence == before:
+            if self._receiver.sequence == before and outcome.result is not Result.APPLIED:
                 # A delta that is gone, or does not fit, is healed by a later snapshot.
                 trouble = f"{kind} {number} is {outcome.result.value}: {outcome.reason}"
                 if kind == "snapshot":
@@ -246,6 +246,8 @@ class HttpSource:
         present = self._receiver.sequence
         newer = current.snapshot if present is None or (current.snapshot or 0) > present else None
         if present is None or current.sequence <= present:
+            if newer is None and not without_chain and self._receiver.wants(current.snapshot or 0):
+                newer = current.snapshot
             return None if newer is None else ("snapshot", newer)
         far = current.sequence - present > self._settings.max_deltas
         if newer is not None and (without_chain or far):

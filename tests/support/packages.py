@@ -56,6 +56,7 @@ def make(
     key: Ed25519PrivateKey = KEY,
     country: str = "test",
     as_of: int | None = None,
+    counts: Mapping[str, int] | None = None,
 ) -> Made:
     """A package of one file of devices: a delta where `previous` is given (rows of `CHANGES`), else a snapshot."""
     header = "imei,list,reason\n" if previous is None else CHANGES
@@ -70,6 +71,7 @@ def make(
         as_of or int(time.time()),
         None,
         (file,),
+        counts or {},
     )
     encoded = manifests.encode(manifest)
     return Made(manifest, encoded, manifests.sign(encoded, key), {"devices.csv": octets})
@@ -82,8 +84,12 @@ class FakeReceiver:
     root: Path
     sequence: int | None = 1
     taken: list[tuple[int, str]] = field(default_factory=list)
+    wanted: tuple[int, ...] = ()
     refuse: bool = False
     held: bool = False
+
+    def wants(self, snapshot: int) -> bool:
+        return snapshot in self.wanted
 
     def staging(self) -> Path:
         self.root.mkdir(exist_ok=True)
@@ -94,6 +100,8 @@ class FakeReceiver:
     def place(self, manifest: Manifest) -> Outcome | None:
         if self.held:
             return Outcome(Result.HELD)
+        if self.wants(manifest.sequence) and manifest.kind == "snapshot":
+            return None
         if self.sequence is not None and manifest.sequence <= self.sequence:
             return Outcome(Result.KNOWN)
         if manifest.kind == "delta" and manifest.previous != self.sequence:
@@ -111,7 +119,8 @@ class FakeReceiver:
                 octets = (package.directory / entry.name).read_bytes()
                 if hashlib.sha256(octets).hexdigest() != entry.sha256:
                     return Outcome(Result.REFUSED, "another SHA-256")
-            self.sequence = manifest.sequence
+            self.sequence = max(self.sequence or 0, manifest.sequence)
+            self.wanted = ()
             self.taken.append((manifest.sequence, source))
             return Outcome(Result.APPLIED)
         finally:

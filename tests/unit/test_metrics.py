@@ -101,7 +101,9 @@ PROMISED = {
     "eir_lists_deltas": ("gauge", set()),
     "eir_lists_delta_devices": ("gauge", set()),
     "eir_lists_packages_total": ("counter", {"source", "kind", "result"}),
+    "eir_lists_rows_total": ("counter", {"what"}),
     "eir_lists_held": ("gauge", set()),
+    "eir_lists_differ": ("gauge", set()),
     "eir_lists_source_up": ("gauge", {"source"}),
     "eir_lists_announced_sequence": ("gauge", set()),
     "eir_lists_damaged": ("gauge", set()),
@@ -277,7 +279,10 @@ class FakeMessages:
 
 
 class FakeLists:
-    lists = SimpleNamespace(state=ListsState(Counter({("mqtt", "delta", "applied"): 2}), held=True))
+    state = ListsState(
+        Counter({("mqtt", "delta", "applied"): 2}), held=True, rows=Counter({"rows": 5, "wrong_rows": 1})
+    )
+    lists = SimpleNamespace(state=state)
     sources = staticmethod(lambda: [("http", ""), ("mqtt", "refused")])
     announced = staticmethod(lambda: 79)
 

@@ -184,6 +184,7 @@ proptest! {
             let imei = Imei::from_number(key).unwrap();
             prop_assert_eq!(listed_above(&above, &old, imei), listed(&new, imei));
         }
+        prop_assert_eq!(above.counts(&old), Deltas::above(1, 1).counts(&new));
         for (device, subscriber) in (0..10).flat_map(|device| (0..5).map(move |subscriber| (device, subscriber))) {
             let imei = Imei::from_number(35_209_900_000_001 + device).unwrap();
             let imsi = Imsi::from_digits(format!("00101{subscriber:09}").as_bytes()).unwrap();

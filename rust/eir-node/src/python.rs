@@ -512,6 +512,12 @@ impl Node {
         self.0.deltas().map(|deltas| lists_in_force::position(py, &deltas)).transpose()
     }
 
+    /// Devices on each of the national lists.
+    fn lists_counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counts = py.detach(|| self.0.lists_counts());
+        lists_in_force::by_list(py, counts)
+    }
+
     /// (IMEI, list or none, reason) of every entry of the operator's own.
     fn own_entries(&self, py: Python<'_>) -> Vec<(String, Option<&'static str>, String)> {
         py.detach(|| self.0.own_entries())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 from zoneinfo import ZoneInfo
@@ -28,20 +28,27 @@ class Plane:
     def __init__(self) -> None:
         self.sequence: int | None = None
         self.refuses = False
+        self.deltas = 0
+        self.counts = {"white": 1, "black": 1, "grey": 0}
 
     def set_lists(self, snapshot: _core.Snapshot, deltas: list[tuple[_core.Delta, int, int]]) -> None:
         self.sequence = deltas[-1][1] if deltas else snapshot.info["sequence"]
+        self.deltas = len(deltas)
 
     def apply_delta(self, delta: _core.Delta, sequence: int, as_of: int) -> None:
         if self.refuses:
             raise ValueError("too many deltas since the snapshot; a new snapshot is needed")
         self.sequence = sequence
+        self.deltas += 1
 
     def lists_position(self) -> dict[str, int] | None:
-        return None if self.sequence is None else {"sequence": self.sequence}
+        return None if self.sequence is None else {"sequence": self.sequence, "deltas": self.deltas}
+
+    def lists_counts(self) -> dict[str, int]:
+        return self.counts
 
     def foresee_lists(self, *_: object) -> dict[str, Any]:
-        return {"turned_black": 0, "freed": 0, "first": [], "come": {}, "gone": {}}
+        return {"turned_black": 0, "freed": 0, "first": [], "come": self.counts, "gone": self.counts}
 
     foresee_delta = foresee_lists
 
@@ -69,9 +76,17 @@ class Lists:
         self.lists = NationalLists(node, self.versions, lambda: rules, lambda: None, lambda: NOW)
         self.lists.start()
 
-    def imported(self, sequence: int, rows: str, *, previous: int | None = None, signed: bool = False) -> Outcome:
+    def imported(
+        self,
+        sequence: int,
+        rows: str,
+        *,
+        previous: int | None = None,
+        signed: bool = False,
+        counts: Mapping[str, int] | None = None,
+    ) -> Outcome:
         """A package by hand, a delta where `previous` is given; or one that comes by itself."""
-        made = packages.make(sequence, rows, previous=previous, as_of=NOW)
+        made = packages.make(sequence, rows, previous=previous, as_of=NOW, counts=counts)
         staged = self.lists.staging()
         for name, octets in made.files.items():
             (staged / name).write_bytes(octets)
@@ -144,6 +159,52 @@ def test_going_back_stays_over_a_restart_and_a_load(followed: Lists) -> None:
     asyncio.run(followed.lists.follow("a.agent"))
     assert followed.imported(8, SNAPSHOT, signed=True).result is Result.APPLIED
     assert followed.restarted() == 8
+
+
+def test_a_national_snapshot_takes_the_place_of_deltas(followed: Lists) -> None:
+    assert followed.imported(8, change(), previous=7).result is Result.APPLIED
+    assert followed.imported(7, SNAPSHOT).result is Result.KNOWN
+    assert followed.imported(5, SNAPSHOT, signed=True).result is Result.KNOWN
+    assert followed.imported(7, SNAPSHOT, signed=True).result is Result.APPLIED
+    assert (followed.plane.sequence, followed.plane.deltas) == (8, 1)
+    assert followed.imported(8, SNAPSHOT, signed=True).result is Result.APPLIED
+    assert (followed.restarted(), followed.plane.deltas) == (8, 0)
+    assert followed.versions.in_force() == InForce(8)
+
+
+def test_a_snapshot_whose_deltas_are_not_kept_is_refused(followed: Lists) -> None:
+    followed.versions.discard(followed.versions.delta(7))
+    outcome = followed.imported(6, SNAPSHOT, signed=True)
+    assert outcome == Outcome(Result.REFUSED, "the deltas from it to sequence 7, in force, are not kept")
+    assert followed.plane.sequence == 7
+
+
+def test_lists_that_differ_want_a_snapshot_and_are_told(followed: Lists) -> None:
+    sound = {"white": 1, "black": 1, "grey": 0}
+    assert followed.imported(8, change(), previous=7, signed=True, counts=sound).result is Result.APPLIED
+    assert (followed.lists.state.differ, followed.lists.wants(8)) == ("", False)
+    other = {"white": 3, "black": 1, "grey": 0}
+    assert followed.imported(9, change(), previous=8, signed=True, counts=other).result is Result.APPLIED
+    assert followed.lists.state.differ == "1 white here and 3 there"
+    assert [followed.lists.wants(sequence) for sequence in (5, 6, 9, 10)] == [False, True, True, False]
+    assert followed.imported(8, SNAPSHOT, signed=True, counts=sound).result is Result.APPLIED
+    assert followed.lists.state.differ == ""
+
+
+def test_many_deltas_want_a_snapshot(followed: Lists) -> None:
+    assert not followed.lists.wants(7)
+    followed.plane.deltas = 1000
+    assert followed.lists.wants(7)
+
+
+def test_a_snapshot_that_holds_other_than_it_says_is_refused(followed: Lists) -> None:
+    counts = {"white": 2, "black": 1, "grey": 0}
+    outcome = followed.imported(8, SNAPSHOT, signed=True, counts=counts)
+    assert outcome.result is Result.REFUSED
+    assert outcome.reason.startswith("there are 1 white devices, and 2 by its manifest; ")
+    # A row that is wrong may be what is missing.
+    rows = SNAPSHOT + "no,white,\n"
+    assert followed.imported(9, rows, signed=True, counts=counts).result is Result.APPLIED
 
 
 def test_more_rows_than_the_manifest_says_are_not_read(followed: Lists) -> None:

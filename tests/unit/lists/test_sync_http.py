@@ -78,6 +78,19 @@ class TestFollowing:
 
         run(work())
 
+    @pytest.mark.parametrize("refused", [False, True])
+    def test_who_is_in_step_gets_the_snapshot_that_is_wanted(self, receiver: FakeReceiver, refused: bool) -> None:
+        async def work() -> None:
+            async with odd_server() as server:
+                server.has(delta(2), make(2, f"{IMEI},white,\n"), delta(3))
+                receiver.sequence, receiver.wanted, receiver.refuse = 3, (2,), refused
+                source = source_of(server.base, receiver)
+                assert [await look(source) for _ in range(3)] == [0 if refused else 1, 0, 0]
+                assert receiver.taken == ([] if refused else [(2, "http")])
+                assert len(server.asked("devices.csv")) == 1
+
+        run(work())
+
     def test_it_looks_at_once_when_it_is_woken(self, receiver: FakeReceiver) -> None:
         async def work() -> None:
             async with odd_server() as server:

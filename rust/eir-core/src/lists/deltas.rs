@@ -8,7 +8,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::List;
+use super::layout::Counts;
+use super::{List, Snapshot};
 use crate::UnixTime;
 use crate::imei::{Imei, Imsi};
 use crate::table::Table;
@@ -155,6 +156,27 @@ impl Deltas {
                 visit(imei, said);
             }
         });
+    }
+
+    /// Devices on each list, by [`List`], in a snapshot with these above it.
+    #[must_use]
+    pub fn counts(&self, snapshot: &Snapshot) -> [u64; 3] {
+        let Counts { white, black, grey, .. } = snapshot.header().counts;
+        let mut counts = [white, black, grey];
+        let mut add = |list: List, change: i64| {
+            if let Some(count) = counts.get_mut(list as usize) {
+                *count = count.saturating_add_signed(change);
+            }
+        };
+        self.for_each(|imei, said| {
+            if let Some(tag) = snapshot.imei(imei) {
+                add(snapshot.tag_info(tag).list, -1);
+            }
+            if let Some(entry) = said {
+                add(entry.list, 1);
+            }
+        });
+        counts
     }
 
     /// Calls `visit` for every pair that they speak of, and whether it is one.

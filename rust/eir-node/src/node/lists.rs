@@ -50,8 +50,8 @@ pub struct Forecast {
     pub freed: usize,
     /// The first of those that would turn black.
     pub first: Vec<Imei>,
-    /// Of a delta: devices that leave each list, and that come to it, by [`List`].
-    pub moved: [(usize, usize); 3],
+    /// Devices that leave each list, and that come to it, by [`List`]; of lists anew all.
+    pub moved: [(u64, u64); 3],
 }
 
 /// Devices by what would become of them, each once whatever number of subscribers it has.
@@ -132,6 +132,13 @@ impl Node {
         Ok(())
     }
 
+    /// Devices on each of the national lists, by [`List`].
+    #[must_use]
+    pub fn lists_counts(&self) -> [u64; 3] {
+        let world = self.shared.world.load_full();
+        world.snapshot.as_deref().map_or([0; 3], |snapshot| counts(snapshot, world.deltas.as_ref()))
+    }
+
     /// (IMEI, list or none, reason) of every entry of the operator's own, by IMEI.
     #[must_use]
     pub fn own_entries(&self) -> Vec<(String, Option<&'static str>, String)> {
@@ -150,12 +157,17 @@ impl Node {
         let before = self.shared.facts(&world, now);
         // As of now: that lists are stale is not what they would change.
         let after = Facts { snapshot: Some(snapshot), deltas, ..before };
+        let gone = self.lists_counts();
+        let mut moved = [(0, 0); 3];
+        for (place, both) in moved.iter_mut().zip(gone.into_iter().zip(counts(snapshot, deltas))) {
+            *place = both;
+        }
         let mut found = Found::default();
         self.shared.in_use.for_each(|imei, imsi| {
             let request = Request { imei: Ok(imei), imsi };
             found.note(imei, verdict(&request, &before).status, verdict(&request, &after).status);
         });
-        found.into()
+        Forecast { moved, ..found.into() }
     }
 
     /// What a delta would change: of the lists, and for the devices in use as far as its entries decide.
@@ -212,6 +224,10 @@ fn foreseen(imei: Imei, said: Option<&Entry>, facts: &Facts<'_>, alone: &mut Ove
         }
         _ => verdict.status,
     }
+}
+
+fn counts(snapshot: &Snapshot, deltas: Option<&Deltas>) -> [u64; 3] {
+    deltas.map_or_else(|| none_above(snapshot).counts(snapshot), |deltas| deltas.counts(snapshot))
 }
 
 fn none_above(snapshot: &Snapshot) -> Deltas {

@@ -84,15 +84,19 @@ pub(super) fn forecast<'py>(py: Python<'py>, forecast: &Forecast) -> PyResult<Bo
     dict.set_item("turned_black", forecast.turned_black)?;
     dict.set_item("freed", forecast.freed)?;
     dict.set_item("first", forecast.first.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    let (gone, come) = (PyDict::new(py), PyDict::new(py));
-    for (number, (left, joined)) in (0..).zip(forecast.moved) {
+    dict.set_item("gone", by_list(py, forecast.moved.map(|(gone, _)| gone))?)?;
+    dict.set_item("come", by_list(py, forecast.moved.map(|(_, come)| come))?)?;
+    Ok(dict)
+}
+
+/// Counts of devices, by the names of the lists.
+pub(super) fn by_list(py: Python<'_>, counts: [u64; 3]) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    for (number, count) in (0..).zip(counts) {
         if let Some(list) = List::from_number(number) {
-            gone.set_item(list.name(), left)?;
-            come.set_item(list.name(), joined)?;
+            dict.set_item(list.name(), count)?;
         }
     }
-    dict.set_item("gone", gone)?;
-    dict.set_item("come", come)?;
     Ok(dict)
 }
 
