@@ -25,6 +25,8 @@ from eir.publisher.catalogue import Catalogue
 MAX_INLINE: Final = 256 << 10
 """Octets of the files of a delta up to which they are in the message itself."""
 _MAX_REPORT: Final = 4 << 20
+_MANY_DELTAS: Final = 500
+"""Deltas behind a snapshot after which there is to be another: nodes have as many to read when they start."""
 _LOOK: Final = 0.05
 _SESSION_SECONDS: Final = 7 * 86400
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -58,15 +60,18 @@ class Publisher:
 
     async def tell(self, every: float) -> None:
         """Makes a delta without changes where there was none for so many seconds: that the lists are still true is news
-        to nodes. Never returns."""
+        to nodes; and a snapshot where there are many deltas behind the last. Never returns."""
         while True:
             before = self._catalogue.sequence
             await asyncio.sleep(every)
             try:
                 if self._catalogue.sequence == before:
                     self._catalogue.change(())
+                sequence, snapshot = self._catalogue.current()
+                if sequence - (snapshot or 0) >= _MANY_DELTAS:
+                    self._catalogue.make_snapshot()
             except (OSError, sqlite3.Error) as error:
-                log.warning("no delta can be made", error=str(error))
+                log.warning("no package can be made", error=str(error))
 
     async def publish(self) -> None:
         """Publishes each new delta at the broker, in order, from the present one on, and takes the reports that come

@@ -102,6 +102,33 @@ def test_that_nothing_has_changed_is_news(make_node: MakeNode, make_publisher: M
     assert position["devices"] == 0
 
 
+def test_lists_that_differ_are_told_and_healed_by_the_next_snapshot(
+    make_node: MakeNode, make_publisher: MakePublisher, tmp_path: Path
+) -> None:
+    publisher = make_publisher()
+    node = following(make_node, publisher)
+    publisher.run("set", ONE, "white")
+    until(lambda: sequence(node) == 1)
+    changes = tmp_path / "changes.csv"
+    changes.write_text(f"change_type,imei,list,reason\nset,{TWO},black,\n")
+    # What a person imports has the number that the national database gives its next change.
+    ran = eir("lists", "import", "--delta", "--devices", changes, "--reason", "x", "--agent", "x", "-c", node.config)
+    assert ran.code == 0, ran.err
+    publisher.run("set", THREE, "white")
+    publisher.run("set", ONE, "black")
+    until(lambda: sequence(node) == 3)
+    with node.peer() as peer:
+        assert [peer.check(imei) for imei in (ONE, TWO, THREE)] == ["black", "black", "grey"]
+        until(lambda: node.metrics()["eir_lists_differ"] == 1)
+        assert publisher.run("snapshot") == "snapshot 3\n"
+        until(lambda: [peer.check(imei) for imei in (ONE, TWO, THREE)] == ["black", "grey", "white"])
+    metrics = node.metrics()
+    assert (metrics["eir_lists_sequence"], metrics["eir_lists_deltas"], metrics["eir_lists_differ"]) == (3, 0, 0)
+    node.kill()
+    node.start()
+    assert node.metrics()["eir_lists_snapshot_sequence"] == 3
+
+
 def test_what_comes_while_the_lists_are_held_is_taken_afterwards(
     make_node: MakeNode, make_publisher: MakePublisher
 ) -> None:
