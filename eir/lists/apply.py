@@ -148,11 +148,7 @@ class NationalLists:
         Raises OSError where the directory cannot be used.
         """
         self._versions.prepare()
-        try:
-            wanted = self._versions.in_force()
-        except ValueError as error:
-            wanted, self.state.damage = None, str(error)
-            log.error("which lists were in force is not known; the newest are tried", error=str(error))
+        wanted = self._wanted()
         kept = self._versions.snapshots()
         if wanted is not None:
             self.state.held = wanted.held
@@ -163,12 +159,21 @@ class NationalLists:
                 return True
         return False
 
+    def _wanted(self) -> InForce | None:
+        """The state that a start would put in force; None where there is none, or the file that says so is damaged: a
+        start tries the newest then."""
+        try:
+            return self._versions.in_force()
+        except ValueError as error:
+            self._damaged(f"which lists were in force is not known: {error}")
+            return None
+
     def take_file(self, snapshot: _core.Snapshot, path: Path) -> None:
         """Puts a snapshot in force that lies elsewhere, one that somebody built and named; and what has come since.
 
         It is one to go back to where its file can have another name here: on the same disk."""
         sequence = snapshot.info["sequence"]
-        state = self._versions.in_force() if self.state.held else None
+        state = self._wanted() if self.state.held else None
         self._set(snapshot, self._chain(sequence, state.until if state is not None else None))
         try:
             self._versions.adopt(path, sequence)
@@ -366,7 +371,7 @@ class NationalLists:
         if dry_run:
             return told
         place = self._versions.delta(manifest.sequence)
-        state = self._versions.in_force()
+        state = self._wanted()
         if state is not None and state.until is not None:
             # What somebody went back from is another branch; a start would follow it past this delta.
             self._discard_deltas(state.until)
@@ -392,7 +397,7 @@ class NationalLists:
         try:
             report = self._build(package, building / SNAPSHOT, rules)
             snapshot = _core.Snapshot.open(building / SNAPSHOT)
-            state, present = self._versions.in_force(), self.sequence
+            state, present = self._wanted(), self.sequence
             # One below what is in force: the deltas behind it stay.
             below = present is not None and manifest.sequence <= present
             deltas = self._chain(manifest.sequence, present) if below else []
@@ -508,7 +513,7 @@ class NationalLists:
         self._note(f"refused {manifest.kind}", manifest.sequence, source, "; ".join(reasons))
 
     def _prune(self) -> None:
-        state = self._versions.in_force()
+        state = self._wanted()
         kept = self._versions.snapshots()
         # The one in force, and one to fall back to.
         keep = frozenset(sequence for sequence in kept[-2:]) | ({state.snapshot} if state is not None else frozenset())
@@ -565,7 +570,7 @@ class NationalLists:
             return await asyncio.to_thread(self._follow, agent)
 
     def _follow(self, agent: str) -> str:
-        state = self._versions.in_force()
+        state = self._wanted()
         if state is not None and state.until is not None:
             # They come again, from where they came, if they still hold.
             self._discard_deltas(state.until)
@@ -622,9 +627,11 @@ class NationalLists:
             await asyncio.to_thread(self._put_other, sequence)
 
     def _put_other(self, damaged: int) -> None:
+        state = self._wanted()
+        until = state.until if state is not None else None
         for sequence in reversed([kept for kept in self._versions.snapshots() if kept < damaged]):
-            if self._put_in_force(sequence, None):
-                self._versions.set_in_force(InForce(sequence, held=self.state.held))
+            if self._put_in_force(sequence, until):
+                self._versions.set_in_force(InForce(sequence, until, self.state.held))
                 self._versions.discard(self._versions.snapshot(damaged))
                 self._note("fallback", self.sequence or 0, "the node", f"snapshot {damaged} is damaged")
                 log.error("an earlier version of the lists is in force", sequence=self.sequence)

@@ -3,12 +3,13 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use eir_core::lists::{BuildError, BuildReport, Runs, Snapshot, SnapshotBuilder, SnapshotError};
-use memmap2::Mmap;
+use memmap2::{Advice, Mmap};
 
 use crate::pieces::Pieces;
 
@@ -46,14 +47,40 @@ pub fn open(path: &Path, whole: bool) -> Result<Snapshot, SnapshotFileError> {
         return Err(SnapshotFileError::Io(io::Error::other("not a regular file")));
     }
     let file = File::open(path).map_err(SnapshotFileError::Io)?;
-    // SAFETY: the file is only ever replaced by a rename, as `write` below does, never written in place; the operator's
-    // guide says so. Who truncates it under a node ends the node with SIGBUS.
-    let map = unsafe { Mmap::map(&file) }.map_err(SnapshotFileError::Io)?;
+    let map = map(&file).map_err(SnapshotFileError::Io)?;
     let snapshot = Snapshot::open(Box::new(map)).map_err(SnapshotFileError::Unsound)?;
     if whole {
         snapshot.verify().map_err(SnapshotFileError::Unsound)?;
     }
     Ok(snapshot)
+}
+
+/// Maps a file that is only ever replaced by a rename, as `write` below does, never written in place; the operator's
+/// guide says so. Who truncates it under a node ends the node with SIGBUS.
+///
+/// What is not in memory yet is read in pages of 2 MiB, as far as the system has those for files: a look-up at random
+/// then has its page's place at hand, where with small pages it must be looked for as the octets must.
+///
+/// # Errors
+/// Where it cannot be mapped.
+pub fn map(file: &File) -> io::Result<Mmap> {
+    // SAFETY: as said above.
+    let map = unsafe { Mmap::map(file) }?;
+    // Advice, which some systems cannot follow.
+    let _ = map.advise(Advice::HugePage);
+    Ok(map)
+}
+
+/// Puts on the disk what was written, and lets go of the small pages in memory that it was written by, so that it is
+/// read again in large ones.
+///
+/// # Errors
+/// Where it cannot be put on the disk.
+pub fn settle(file: &File) -> io::Result<()> {
+    file.sync_all()?;
+    // SAFETY: asks about a descriptor that is open. Advice: nothing depends on it.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    Ok(())
 }
 
 /// A file without a name, made where it is first needed: it is gone when it is closed, however that comes to be.
@@ -145,7 +172,7 @@ fn write_part(builder: SnapshotBuilder, part: &Path) -> Result<BuildReport, Buil
     // The builder writes a MiB at a time.
     let mut out = Pieces(File::create(part).map_err(BuildError::Write)?);
     let report = builder.finish(&mut out)?;
-    out.0.sync_all().map_err(BuildError::Write)?;
+    settle(&out.0).map_err(BuildError::Write)?;
     Ok(report)
 }
 

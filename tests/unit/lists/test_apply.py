@@ -179,6 +179,20 @@ def test_a_snapshot_whose_deltas_are_not_kept_is_refused(followed: Lists) -> Non
     assert followed.plane.sequence == 7
 
 
+def test_damage_leads_no_further_than_where_somebody_went_back_to(followed: Lists) -> None:
+    for sequence in (8, 9, 10):
+        assert followed.imported(sequence, change(), previous=sequence - 1).result is Result.APPLIED
+    assert followed.imported(8, SNAPSHOT, signed=True).result is Result.APPLIED
+    followed.back_to(9)
+    path = followed.versions.snapshot(8) / "lists.eirs"
+    octets = bytearray(path.read_bytes())
+    octets[-1] ^= 1
+    path.write_bytes(octets)
+    asyncio.run(followed.lists._fall_back(followed.lists._snapshot, "damaged"))
+    assert followed.versions.in_force() == InForce(5, until=9, held=True)
+    assert [followed.plane.sequence, followed.restarted()] == [9, 9]
+
+
 def test_lists_that_differ_want_a_snapshot_and_are_told(followed: Lists) -> None:
     sound = {"white": 1, "black": 1, "grey": 0}
     assert followed.imported(8, change(), previous=7, signed=True, counts=sound).result is Result.APPLIED

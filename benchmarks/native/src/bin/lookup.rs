@@ -17,7 +17,7 @@ use eir_bench::arguments::Arguments;
 use eir_bench::test_sets::{Random, TestSet};
 use eir_core::imei::{Imei, SNRS_PER_TAC};
 use eir_core::lists::imei_set::ImeiSet;
-use memmap2::Mmap;
+use eir_node::snapshot_file;
 
 /// Look-ups timed together.
 const GROUP: usize = 8;
@@ -80,8 +80,7 @@ fn main() {
 
     let begin = Instant::now();
     let file = File::open(path).expect("a section");
-    // SAFETY: nobody changes the file while the benchmark runs.
-    let section = unsafe { Mmap::map(&file) }.expect("a mapped section");
+    let section = snapshot_file::map(&file).expect("a mapped section");
     let imeis = ImeiSet::open(&section).expect("a section");
     std::hint::black_box(imeis.get(&section, probes[0]));
     let start = begin.elapsed();

@@ -14,6 +14,7 @@ use eir_bench::arguments::Arguments;
 use eir_bench::test_sets::{Entropy, Listed, Random, TestSet};
 use eir_core::lists::Tag;
 use eir_core::lists::imei_set::Writer;
+use eir_node::snapshot_file;
 
 /// TACs whose rows are mixed.
 const MIXED: usize = 256;
@@ -58,6 +59,7 @@ fn write_section(set: &TestSet, path: &PathBuf) -> (u64, Entropy) {
     }
     let mut out = writer.finish().expect("a written section");
     out.flush().expect("a written section");
+    snapshot_file::settle(out.get_ref()).expect("a settled section");
     (out.get_ref().metadata().expect("a file").len(), entropy)
 }
 
