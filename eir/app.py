@@ -151,6 +151,7 @@ class Application:
         self._announce = announce
         self._settings, self._country = config.load(path)
         self._stopping = asyncio.Event()
+        self._reloads: set[asyncio.Task[None]] = set()
         # Also the Origin-State-Id, which rises with every start.
         self._started = int(time.time())
 
@@ -212,7 +213,7 @@ class Application:
             metrics = f" metrics=:{port}"
         upkeep = asyncio.create_task(self._upkeep())
         # Not earlier: a reload needs all of the above. Until here the signal is ignored.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_logged)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up)
         _notify("READY=1")
         self._announce(f"eir ready {bound}{metrics}")
         await self._stopping.wait()
@@ -308,7 +309,7 @@ class Application:
             return None
         return min(now, position["as_of"] + self._settings.lists.stale_after)
 
-    def _reload(self) -> None:
+    async def _reload(self) -> None:
         """Takes the configuration anew: peers, rules and lists; the rest waits for a restart. Raises ValueError.
 
         A configuration that is not sound changes nothing. A snapshot that is not sound leaves the lists of before and
@@ -334,14 +335,19 @@ class Application:
         take_rules()
         self._collector.stale_after = settings.lists.stale_after
         try:
-            self._lists.load()
+            await self._lists.load()
         except ValueError as error:
             raise ValueError(f"settings are in force, the lists are those of before: {error}") from error
 
-    def _reload_logged(self) -> None:
+    def _hung_up(self) -> None:
+        task = asyncio.create_task(self._reload_logged())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload_logged(self) -> None:
         _notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            self._reload()
+            await self._reload()
             log.info("reloaded")
         except ValueError as error:
             log.error("reload refused", error=str(error))

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 log = Log(__name__)
 
+_BRIEFLY = 5.0
+"""Seconds that a reload waits for lists that are being taken."""
 _AGAIN = 10.0
 """Seconds after which what has failed begins again."""
 
@@ -169,7 +171,8 @@ class ListsDesk:
         ConfigError."""
         self.lists.start()
         try:
-            self.load(read=self.lists.reopen)
+            if not self.lists.state.held:
+                self._load(self._configured, self.lists.reopen, asked=False, force=False)
         except ValueError as error:
             if self.lists.sequence is None:
                 log.error("no valid lists", error=str(error), answer=self._settings.lists.no_list_policy)
@@ -256,22 +259,36 @@ class ListsDesk:
 
         return take
 
-    def load(
-        self,
-        path: Path | None = None,
-        *,
-        asked: bool = False,
-        force: bool = False,
-        read: Callable[[Path], _core.Snapshot] = _core.Snapshot.open,
-    ) -> None:
-        """Puts a snapshot file in force, the configured one if none is named. Raises ValueError; then nothing changes.
+    async def load(self, path: Path | None = None, *, asked: bool = False, force: bool = False) -> None:
+        """Puts a snapshot file in force, the configured one if none is named, when all of it was checked. Raises
+        ValueError; then nothing changes.
 
         Refused, unless forced: lists older than those in force, and lists without any device where there are some.
-        Where nobody has `asked` for it the configured file may be older: then others came since.
+        Where nobody has `asked` for it the configured file may be older: then others came since; and nobody waits long
+        for it while other lists are being taken.
         """
-        if self.lists.state.held and not asked:
-            return
-        path = path or self._settings.path(self._settings.lists.snapshot)
+        path = path or self._configured
+        try:
+            await asyncio.wait_for(self.lists.alone.acquire(), None if asked else _BRIEFLY)
+        except TimeoutError:
+            raise ValueError("other lists are being taken at present") from None
+        try:
+            if asked or not self.lists.state.held:
+                await asyncio.to_thread(self._load, path, _core.Snapshot.open, asked, force)
+        finally:
+            self.lists.alone.release()
+
+    @property
+    def _configured(self) -> Path:
+        return self._settings.path(self._settings.lists.snapshot)
+
+    def _load(self, path: Path, read: Callable[[Path], _core.Snapshot], asked: bool, force: bool) -> None:
+        try:
+            if not asked and path.samefile(self.lists.file):
+                return
+        except OSError:
+            # Where there is none, it is said when it is read.
+            pass
         try:
             snapshot = read(path)
         except _core.SnapshotError as error:
@@ -345,7 +362,7 @@ class ListsDesk:
     async def _load_other(self, ask: Mapping[str, Any]) -> Mapping[str, Any]:
         path = Path(ask["path"]) if ask.get("path") else None
         force = bool(ask.get("force"))
-        self.load(path, asked=True, force=force)
+        await self.load(path, asked=True, force=force)
         info = self._node.snapshot_info()
         assert info is not None
         await self._record(ask, kind="lists-load", sequence=info["sequence"], forced=force)

@@ -116,7 +116,8 @@ class NationalLists:
         self._rules = rules
         self._changed = changed
         self._clock = clock
-        self._alone = asyncio.Lock()
+        self.alone = asyncio.Lock()
+        """Held by whoever changes which lists are in force."""
         self._counts: dict[str, int] = {}
         self._snapshot: _core.Snapshot | None = None
         self._base = -1
@@ -128,6 +129,11 @@ class NationalLists:
         """The state in force; None: no lists yet."""
         position = self._node.lists_position()
         return None if position is None else position["sequence"]
+
+    @property
+    def file(self) -> Path:
+        """Where the snapshot in force is kept, if it is."""
+        return self._versions.snapshot(self._base) / SNAPSHOT
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -255,7 +261,7 @@ class NationalLists:
     ) -> Outcome:
         manifest = package.manifest
         try:
-            async with self._alone:
+            async with self.alone:
                 outcome = self._place_of(manifest, bool(package.signature)) if by_hand else self.place(manifest)
                 if outcome is None:
                     outcome = await self._decide(package, source, by_hand, approved, dry_run)
@@ -537,7 +543,7 @@ class NationalLists:
 
     async def roll_back(self, sequence: int, agent: str) -> str:
         """Goes back to a state that is kept, and holds it. Raises ValueError where it is not kept whole, OSError."""
-        async with self._alone:
+        async with self.alone:
             return await asyncio.to_thread(self._roll_back, sequence, agent)
 
     def _roll_back(self, sequence: int, agent: str) -> str:
@@ -566,7 +572,7 @@ class NationalLists:
 
     async def follow(self, agent: str) -> str:
         """Takes what comes by itself again. Raises OSError."""
-        async with self._alone:
+        async with self.alone:
             return await asyncio.to_thread(self._follow, agent)
 
     def _follow(self, agent: str) -> str:
@@ -619,7 +625,7 @@ class NationalLists:
                 self.state.scrubbed_at = int(self._clock())
 
     async def _fall_back(self, damaged: _core.Snapshot, why: str) -> None:
-        async with self._alone:
+        async with self.alone:
             if damaged is not self._snapshot:
                 return
             sequence = damaged.info["sequence"]

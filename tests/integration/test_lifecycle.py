@@ -240,6 +240,14 @@ class TestReload:
                 assert peer.check(lists.STOLEN) == stolen
                 assert node.ask("status")["lists"] == before
 
+    def test_lists_that_are_in_force_are_not_read_again(self, make_node: MakeNode) -> None:
+        node = make_node()
+        node.reload()
+        assert len(node.log("lists in force")) == 1
+        node.put_lists(sequence=2)
+        node.reload()
+        assert [entry["sequence"] for entry in node.log("lists in force")] == [1, 2]
+
     def test_over_the_control_socket(self, make_node: MakeNode) -> None:
         node = make_node()
         write_config(node.config.parent, {"rules": {"malformed": "unknown"}})

@@ -188,7 +188,9 @@ def test_damage_leads_no_further_than_where_somebody_went_back_to(followed: List
     octets = bytearray(path.read_bytes())
     octets[-1] ^= 1
     path.write_bytes(octets)
-    asyncio.run(followed.lists._fall_back(followed.lists._snapshot, "damaged"))
+    present = followed.lists._snapshot
+    assert present is not None
+    asyncio.run(followed.lists._fall_back(present, "damaged"))
     assert followed.versions.in_force() == InForce(5, until=9, held=True)
     assert [followed.plane.sequence, followed.restarted()] == [9, 9]
 
