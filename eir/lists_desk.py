@@ -269,7 +269,8 @@ class ListsDesk:
         """
         path = path or self._configured
         try:
-            await asyncio.wait_for(self.lists.alone.acquire(), None if asked else _BRIEFLY)
+            async with asyncio.timeout(None if asked else _BRIEFLY):
+                await self.lists.alone.acquire()
         except TimeoutError:
             raise ValueError("other lists are being taken at present") from None
         try:
