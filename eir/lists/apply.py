@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -120,7 +121,6 @@ class NationalLists:
         """Held by whoever changes which lists are in force."""
         self._counts: dict[str, int] = {}
         self._snapshot: _core.Snapshot | None = None
-        self._base = -1
 
     # What is in force.
 
@@ -129,6 +129,11 @@ class NationalLists:
         """The state in force; None: no lists yet."""
         position = self._node.lists_position()
         return None if position is None else position["sequence"]
+
+    @property
+    def _base(self) -> int:
+        """The state that the snapshot in force is of; -1: there is none."""
+        return -1 if self._snapshot is None else self._snapshot.info["sequence"]
 
     @property
     def file(self) -> Path:
@@ -174,13 +179,17 @@ class NationalLists:
             self._damaged(f"which lists were in force is not known: {error}")
             return None
 
+    def _until(self) -> int | None:
+        """Where a rollback has the deltas in force end; None where there was none."""
+        wanted = self._wanted()
+        return None if wanted is None else wanted.until
+
     def take_file(self, snapshot: _core.Snapshot, path: Path) -> None:
         """Puts a snapshot in force that lies elsewhere, one that somebody built and named; and what has come since.
 
         It is one to go back to where its file can have another name here: on the same disk."""
         sequence = snapshot.info["sequence"]
-        state = self._wanted() if self.state.held else None
-        self._set(snapshot, self._chain(sequence, state.until if state is not None else None))
+        self._set(snapshot, self._chain(sequence, self._until()))
         try:
             self._versions.adopt(path, sequence)
         except OSError as error:
@@ -210,7 +219,7 @@ class NationalLists:
 
     def _set(self, snapshot: _core.Snapshot, deltas: list[tuple[_core.Delta, int, int]]) -> None:
         self._node.set_lists(snapshot, deltas)
-        self._snapshot, self._base = snapshot, snapshot.info["sequence"]
+        self._snapshot = snapshot
         self._counts = self._node.lists_counts()
         self._changed()
 
@@ -355,12 +364,10 @@ class NationalLists:
         rules = self._rules()
         files = [(entry.kind, package.directory / entry.name) for entry in package.manifest.files]
         # How many may be wrong is for the guard to say.
-        zone = transitions(rules.zone)
-        if package.signature:
-            delta = _core.Delta.read(list(files), zone=zone, max_bad_share=1.0, max_rows=_rows(package))
-        else:
-            delta = _core.Delta.read(list(files), zone=zone, max_bad_share=1.0)
-        _check_rows(package, delta.report["rows"])
+        expected = _rows(package)
+        most = sys.maxsize if expected is None else expected
+        delta = _core.Delta.read(list(files), zone=transitions(rules.zone), max_bad_share=1.0, max_rows=most)
+        _check_rows(expected, delta.report["rows"])
         return delta
 
     def _take_delta(self, package: Package, source: str, approved: bool, dry_run: bool) -> str:
@@ -403,7 +410,7 @@ class NationalLists:
         try:
             report = self._build(package, building / SNAPSHOT, rules)
             snapshot = _core.Snapshot.open(building / SNAPSHOT)
-            state, present = self._wanted(), self.sequence
+            present = self.sequence
             # One below what is in force: the deltas behind it stay.
             below = present is not None and manifest.sequence <= present
             deltas = self._chain(manifest.sequence, present) if below else []
@@ -429,7 +436,7 @@ class NationalLists:
             self._versions.keep(building, place)
         finally:
             shutil.rmtree(building, ignore_errors=True)
-        until = state.until if below and state is not None else None
+        until = self._until() if below else None
         self._versions.set_in_force(InForce(manifest.sequence, until, self.state.held))
         # The mapping goes with the file, whatever its name.
         self._set(snapshot, deltas)
@@ -458,7 +465,7 @@ class NationalLists:
         for entry in manifest.files:
             builder.add(entry.kind, package.directory / entry.name, lambda _: None)
         report = builder.finish(output)
-        _check_rows(package, report["rows"])
+        _check_rows(_rows(package), report["rows"])
         return report
 
     # After both.
@@ -633,8 +640,7 @@ class NationalLists:
             await asyncio.to_thread(self._put_other, sequence)
 
     def _put_other(self, damaged: int) -> None:
-        state = self._wanted()
-        until = state.until if state is not None else None
+        until = self._until()
         for sequence in reversed([kept for kept in self._versions.snapshots() if kept < damaged]):
             if self._put_in_force(sequence, until):
                 self._versions.set_in_force(InForce(sequence, until, self.state.held))
@@ -661,14 +667,13 @@ def _miscounted(manifest: Manifest, found: Mapping[str, int], report: _core.Buil
     )
 
 
-def _rows(package: Package) -> int:
-    return sum(entry.rows for entry in package.manifest.files)
+def _rows(package: Package) -> int | None:
+    """Rows of its files by its manifest; None: nobody has counted what a person brings."""
+    return sum(entry.rows for entry in package.manifest.files) if package.signature else None
 
 
-def _check_rows(package: Package, found: int) -> None:
-    expected = _rows(package)
-    # Nobody has counted what a person brings.
-    if package.signature and found != expected:
+def _check_rows(expected: int | None, found: int) -> None:
+    if expected is not None and found != expected:
         raise _Refusal(f"{found} rows, and {expected} by the manifest")
 
 
